@@ -26,7 +26,8 @@ def stochastic_bits(index: npt.ArrayLike, seed: int) -> npt.NDArray[np.uint32]:
         seed: 32 bits.
 
     Returns:
-        uint32 array of the shape of ``index``: MurmurHash3's finalizer (A. Appleby, public domain) over a Weyl sequence.
+        uint32 array of the shape of ``index``: MurmurHash3's finalizer (A. Appleby, public domain) over a Weyl
+        sequence.
     """
     n = np.asarray(index, dtype=np.uint64)
     mask = np.uint64(0xFFFFFFFF)
