@@ -1,0 +1,242 @@
+"""A network: an architecture, its binary32 parameters, and where they came from."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitloop.errors import NetworkError
+from bitloop.network.architecture import Architecture
+from bitloop.network.zoo import ZOO
+from bitloop.spec import MAX_MODEL_BYTES
+
+F32 = npt.NDArray[np.float32]
+
+NPZ_FORMAT = "bitloop-network-1"
+NPZ_SUFFIX = ".npz"
+_TEXTS = ("format", "architecture", "dataset", "metadata")
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """An architecture with its parameters in binary32; read-only once built.
+
+    Attributes:
+        architecture: The layers.
+        parameters: One float32 array for each entry of ``architecture.parameter_shapes()``, in that order. They are
+            copied and made read-only.
+        dataset: Name of the data set it was trained on, "" when unknown.
+        metadata: What made it (command, seed, versions, accuracies), as JSON can hold it.
+
+    Raises:
+        NetworkError: A tensor is missing, unknown, of another shape or type, or holds NaN or infinity.
+    """
+
+    architecture: Architecture
+    parameters: Mapping[str, F32]
+    dataset: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = self.architecture.parameter_shapes()
+        missing, unknown = sorted(set(shapes) - set(self.parameters)), sorted(set(self.parameters) - set(shapes))
+        if missing or unknown:
+            raise NetworkError(
+                f"network {self.name!r} lacks the tensors {missing} and has {unknown}, which its layers do not use"
+            )
+        frozen: dict[str, F32] = {}
+        for name, shape in shapes.items():
+            frozen[name] = _checked(name, self.parameters[name], shape)
+        object.__setattr__(self, "parameters", MappingProxyType(frozen))
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+    @property
+    def name(self) -> str:
+        """The architecture's name."""
+        return self.architecture.name
+
+    def save_npz(self, path: Path | str) -> None:
+        """Write architecture, parameters and metadata as one compressed ``.npz`` without pickles, atomically.
+
+        The same network gives the same bytes.
+
+        Raises:
+            NetworkError: The metadata is not JSON, or the file cannot be written.
+        """
+        target = Path(path)
+        try:
+            texts = {
+                "format": NPZ_FORMAT,
+                "architecture": json.dumps(self.architecture.to_dict(), sort_keys=True),
+                "dataset": self.dataset,
+                "metadata": json.dumps(dict(self.metadata), sort_keys=True),
+            }
+        except (TypeError, ValueError) as error:
+            raise NetworkError(f"the metadata of {self.name!r} is not JSON: {error}") from error
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {**{key: np.array(text) for key, text in texts.items()}, **self.parameters}
+        np.savez_compressed(buffer, **arrays)
+        try:
+            _write_atomically(target, buffer.getvalue())
+        except OSError as error:
+            raise NetworkError(f"cannot write the network to {target}: {error}") from error
+
+    @classmethod
+    def load_npz(cls, path: Path | str) -> Network:
+        """Read what :meth:`save_npz` wrote; nothing in the file is trusted and no pickle is opened.
+
+        Raises:
+            NetworkError: The file is missing, damaged, or no network of bitloop's.
+        """
+        source = Path(path)
+        try:
+            return cls._from_members(_read_members(source))
+        except NetworkError as error:
+            raise type(error)(f"cannot read a network from {source}: {error}") from error
+        except _DAMAGE as error:
+            reason = str(error) or type(error).__name__
+            raise NetworkError(f"cannot read a network from {source}: {reason}; expected a .npz of bitloop") from error
+
+    @classmethod
+    def _from_members(cls, members: dict[str, npt.NDArray[Any]]) -> Network:
+        texts: dict[str, str] = {}
+        for key in _TEXTS:
+            array = members.pop(key, None)
+            if array is None or array.shape != () or array.dtype.kind != "U":
+                raise NetworkError(f"the file has no text {key!r}, so bitloop did not write it")
+            texts[key] = str(array[()])
+        if texts["format"] != NPZ_FORMAT:
+            raise NetworkError(f"the file's format is {texts['format']!r}, but this version reads {NPZ_FORMAT!r}")
+        metadata = json.loads(texts["metadata"])
+        if not isinstance(metadata, dict):
+            raise NetworkError("the file's metadata is no JSON object")
+        architecture = Architecture.from_dict(json.loads(texts["architecture"]))
+        return cls(architecture, members, texts["dataset"], metadata)
+
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What zipfile, zlib, json and numpy's header reader raise on damaged files."""
+
+
+def load_network(source: Path | str) -> Network:
+    """Load a network from the zoo or from a file.
+
+    Args:
+        source: A name of the zoo, or the path of a ``.npz`` (bitloop's own), ``.keras`` or ``.tflite`` file. A name of
+            the zoo wins over a file of the same name without a suffix.
+
+    Raises:
+        NetworkError: There is no such network, it has no committed parameters, or its file cannot be read.
+        UnsupportedLayerError: The file has a layer that bitloop does not know.
+    """
+    entry = ZOO.get(str(source))
+    if entry is not None:
+        if not entry.weights_path.is_file():
+            raise NetworkError(
+                f"{entry.name!r} comes without trained parameters; train it with: {entry.train_command} "
+                f"--out {entry.name}.npz, then name that file"
+            )
+        return Network.load_npz(entry.weights_path)
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix not in (NPZ_SUFFIX, ".keras", ".tflite"):
+        raise NetworkError(
+            f"{str(source)!r} is neither a network of the zoo ({', '.join(ZOO)}) nor a .npz, .keras or .tflite file"
+        )
+    if not path.is_file():
+        raise NetworkError(f"there is no file {path}; name one, or a network of the zoo ({', '.join(ZOO)})")
+    if suffix == ".keras":
+        from bitloop.network.keras_import import import_keras  # noqa: PLC0415 - it builds on this module
+
+        return import_keras(path)
+    if suffix == ".tflite":
+        from bitloop.network.tflite_import import import_tflite  # noqa: PLC0415 - it builds on this module
+
+        return import_tflite(path)
+    return Network.load_npz(path)
+
+
+def _checked(name: str, array: object, shape: tuple[int, ...]) -> F32:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise NetworkError(f"tensor {name!r} must be a float32 array, not {found}")
+    if array.shape != shape:
+        raise NetworkError(f"tensor {name!r} has shape {array.shape}, but its layer needs {shape}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
+        raise NetworkError(
+            f"tensor {name!r} holds {array[index]} at index {index} ({int((~finite).sum())} such elements in all); "
+            "all weights and biases must be finite: train again with a smaller learning rate"
+        )
+    copy: F32 = np.array(array, dtype=np.float32, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+def _read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
+    members: dict[str, npt.NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        if sum(info.file_size for info in infos) > MAX_MODEL_BYTES:
+            raise NetworkError(f"the file unpacks to more than {MAX_MODEL_BYTES} bytes")
+        for info in infos:
+            key = info.filename.removesuffix(".npy")
+            if key in members:
+                raise NetworkError(f"the file holds {key!r} twice")
+            members[key] = _parse_npy(key, archive.read(info))
+    return members
+
+
+def _parse_npy(key: str, data: bytes) -> npt.NDArray[Any]:
+    """Read an array of float32 or text, whose bytes must be exactly as many as its header says."""
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise NetworkError(f"array {key!r} has an unknown version")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in "fU" or fortran_order:
+        raise NetworkError(f"array {key!r} is of type {dtype}, expected float32 in row-major order, or text")
+    body = data[stream.tell() :]
+    if math.prod(shape) * dtype.itemsize != len(body):
+        raise NetworkError(f"array {key!r} has {len(body)} bytes, but shape {shape} of {dtype}")
+    if not body:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(body, dtype).reshape(shape)
+
+
+def _write_atomically(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

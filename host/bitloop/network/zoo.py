@@ -1,0 +1,167 @@
+"""Networks that come with bitloop: their architectures, and where their trained parameters lie.
+
+Each committed file was made by ``bitloop train``; docs/networks.md has the commands and the accuracies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitloop.errors import NetworkError
+from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax
+
+INPUT_SHAPE = (28, 28, 1)
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A network of the zoo.
+
+    Attributes:
+        architecture: Its layers.
+        dataset: Name of the data set it is trained on.
+        summary: One line for a table.
+        train_arguments: What follows ``bitloop train NAME`` to reproduce the committed parameters.
+        committed: Whether parameters come with the package.
+    """
+
+    architecture: Architecture
+    dataset: str
+    summary: str
+    train_arguments: str
+    committed: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name in the zoo."""
+        return self.architecture.name
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the committed parameters lie, whether or not they do."""
+        return Path(__file__).parent / "weights" / f"{self.name}.npz"
+
+    @property
+    def train_command(self) -> str:
+        """The command that reproduces the parameters."""
+        return f"bitloop train {self.name} --data-set {self.dataset} {self.train_arguments}"
+
+
+def _mlp(name: str) -> Architecture:
+    return Architecture(
+        name,
+        INPUT_SHAPE,
+        (
+            Flatten("flatten"),
+            Dense("dense1", 32),
+            ReLU("relu1"),
+            Dense("dense2", 16),
+            ReLU("relu2"),
+            Dense("dense3", CLASSES),
+            Softmax("softmax"),
+        ),
+    )
+
+
+def _mlp8k(name: str) -> Architecture:
+    return Architecture(
+        name,
+        INPUT_SHAPE,
+        (
+            AveragePool2D("pool1"),
+            Flatten("flatten"),
+            Dense("dense1", 20),
+            ReLU("relu1"),
+            Dense("dense2", CLASSES),
+            Softmax("softmax"),
+        ),
+    )
+
+
+def _cnn(name: str) -> Architecture:
+    return Architecture(
+        name,
+        INPUT_SHAPE,
+        (
+            Conv2D("conv1", 8, (3, 3)),
+            ReLU("relu1"),
+            MaxPool2D("pool1"),
+            Conv2D("conv2", 16, (3, 3)),
+            ReLU("relu2"),
+            MaxPool2D("pool2"),
+            Flatten("flatten"),
+            Dense("dense1", CLASSES),
+            Softmax("softmax"),
+        ),
+    )
+
+
+def _bitopt2018() -> Architecture:
+    """The network of the 2018 study at Hallym University (jeonggunlee/BitOptimizer4ML): 1,379,333 parameters."""
+    return Architecture(
+        "bitopt2018",
+        INPUT_SHAPE,
+        (
+            Conv2D("conv1", 32, (3, 3), padding="same", use_bias=False),
+            ReLU("relu1"),
+            MaxPool2D("pool1", padding="same"),
+            Conv2D("conv2", 64, (3, 3), padding="same", use_bias=False),
+            ReLU("relu2"),
+            MaxPool2D("pool2", padding="same"),
+            Conv2D("conv3", 128, (3, 3), padding="same", use_bias=False),
+            ReLU("relu3"),
+            MaxPool2D("pool3", padding="same"),
+            Flatten("flatten"),
+            Dense("dense1", 625),
+            ReLU("relu4"),
+            Dense("dense2", CLASSES),
+            Softmax("softmax"),
+        ),
+    )
+
+
+_MLP_ARGUMENTS = "--epochs 20 --batch-size 128 --learning-rate 0.002 --patience 6 --seed 1"
+_CNN_ARGUMENTS = "--epochs 20 --batch-size 128 --learning-rate 0.003 --patience 8 --augment 2 --seed 1"
+_DIGITS_ARGUMENTS = "--epochs 60 --batch-size 32 --learning-rate 0.002 --patience 20 --augment 2 --seed 1"
+_BITOPT_ARGUMENTS = "--epochs 15 --batch-size 100 --learning-rate 0.001 --patience 15 --seed 1"
+
+ZOO: dict[str, ZooEntry] = {
+    entry.name: entry
+    for entry in (
+        ZooEntry(_mlp("mlp"), "mnist", "784-32-16-10", _MLP_ARGUMENTS),
+        ZooEntry(_mlp8k("mlp8k"), "mnist", "average pool 2x2, 196-20-10, for 8 KB chips", _MLP_ARGUMENTS),
+        ZooEntry(_cnn("cnn"), "mnist", "conv 3x3x8, pool, conv 3x3x16, pool, dense 10", _CNN_ARGUMENTS),
+        ZooEntry(_bitopt2018(), "mnist", "the 2018 study's network", _BITOPT_ARGUMENTS, committed=False),
+        ZooEntry(_mlp("mlp-digits"), "digits", "mlp on scikit-learn's digits", _DIGITS_ARGUMENTS),
+        ZooEntry(_mlp8k("mlp8k-digits"), "digits", "mlp8k on scikit-learn's digits", _DIGITS_ARGUMENTS),
+        ZooEntry(_cnn("cnn-digits"), "digits", "cnn on scikit-learn's digits", _DIGITS_ARGUMENTS),
+    )
+}
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Return the names of the zoo in the order of its table."""
+    return tuple(ZOO)
+
+
+def zoo_entry(name: str) -> ZooEntry:
+    """Return a network of the zoo.
+
+    Raises:
+        NetworkError: There is none of that name.
+    """
+    try:
+        return ZOO[name]
+    except KeyError:
+        raise NetworkError(f"no network {name!r} in the zoo; it has {', '.join(ZOO)}") from None
+
+
+def zoo_architecture(name: str) -> Architecture:
+    """Return the architecture of a network of the zoo.
+
+    Raises:
+        NetworkError: There is none of that name.
+    """
+    return zoo_entry(name).architecture
