@@ -1,0 +1,35 @@
+/* Runs the layers of a valid image over one input, in the order of operations of docs/arithmetic.md. */
+#ifndef BL_ENGINE_H
+#define BL_ENGINE_H
+
+#include "bl_image.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Called when a layer has written its output; may read and change it. */
+typedef void bl_layer_hook(void *context, uint16_t layer, float *output, uint32_t count);
+
+typedef struct {
+    uint8_t *arena;           /* aligned to 4 bytes; a valid image at offset 0; header.arena_bytes long */
+    const float *pixel_table; /* 256 quotients fl(p / 255), or NULL: then each pixel is divided */
+    bl_layer_hook *layer_done; /* or NULL */
+    void *context;             /* of layer_done */
+} bl_engine;
+
+/* Run layers 0 to `last_layer` on `pixels` (u8, row-major H, W, C). Returns that layer's output, in the arena. */
+float *bl_engine_run(const bl_engine *engine, const bl_image_header *header, const uint8_t *pixels,
+                     uint16_t last_layer);
+
+/* Fill a pixel table: table[p] = fl(p / 255). */
+void bl_engine_fill_pixel_table(float table[256]);
+
+/* The index of the greatest value, the lowest of equal ones. A NaN is never greater; count is 1 or more. */
+uint32_t bl_engine_argmax(const float *values, uint32_t count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BL_ENGINE_H */

@@ -1,0 +1,89 @@
+/* The device's side of docs/protocol.md: one state machine that never waits for bytes. */
+#ifndef BL_SERVER_H
+#define BL_SERVER_H
+
+#include "bl_engine.h"
+#include "bl_port.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the arena is painted with before an upload. */
+#define BL_SERVER_PAINT 0xA5u
+
+/* The state that an ERROR BAD_STATE carries. */
+typedef enum {
+    BL_SERVER_EMPTY = 0,  /* no image, no upload */
+    BL_SERVER_UPLOADING,  /* data are expected */
+    BL_SERVER_REFUSED,    /* the upload was complete and refused */
+    BL_SERVER_LOADED,     /* an image is there, no run */
+    BL_SERVER_RUNNING
+} bl_server_state;
+
+typedef struct {
+    uint32_t frames_received;
+    uint32_t frames_sent;
+    uint32_t crc_errors;
+    uint32_t framing_errors;
+    uint32_t stale_frames;
+    uint32_t images_run;
+} bl_server_stats;
+
+typedef struct {
+    uint8_t hash[BL_HASH_BYTES]; /* announced; once loaded, as computed from the arena */
+    uint32_t length;             /* bytes of the image; 0: none */
+    uint32_t next;               /* bytes received */
+    bl_status status;            /* of the checks, once refused */
+    uint32_t details[2];
+} bl_server_upload;
+
+typedef struct {
+    uint8_t mode;
+    uint8_t outputs;
+    uint16_t last_layer;    /* the last one computed */
+    bool stops;             /* a stop layer was asked for */
+    uint16_t slots;
+    uint16_t record_bytes;  /* of a result on the line */
+    uint32_t images;
+    uint32_t next;          /* position of the pixel stream */
+    uint32_t limit;         /* credit: the stream's position the host may send up to */
+    uint32_t computed;      /* images computed, sent and acknowledged: acknowledged <= sent <= computed */
+    uint32_t sent;
+    uint32_t acknowledged;
+} bl_server_run;
+
+/* All state of a device: the core's own, but for the probe's results, which a port may look at. */
+typedef struct {
+    const bl_port *port;
+    bl_frame_decoder decoder;
+    bl_server_state state;
+    uint16_t session; /* 0 before the first HELLO_REQUEST */
+    uint32_t probe_results[BL_PROBE_COUNT];
+    bl_server_upload upload;
+    bool painted;           /* the arena was painted, so that its peak can be told */
+    bl_image_header header; /* of the loaded image */
+    bl_server_run run;
+    bl_server_stats stats;
+    uint64_t layer_ticks;   /* when the last layer ended, while an image is computed */
+    uint8_t *layer_record;  /* where its ticks go; NULL when they are not asked for */
+} bl_server;
+
+/* Begin as after a reset: nothing is loaded. `port` must outlive the server. Runs the arithmetic probe. */
+void bl_server_init(bl_server *server, const bl_port *port);
+
+/* Do what there is to do: take received bytes, answer, compute at most one image, send at most one frame of results.
+ * Returns true if there may be more to do at once, false if only new bytes can bring work (the port may sleep). */
+bool bl_server_poll(bl_server *server);
+
+/* Send a LOG event: `length` bytes of text, cut to the longest body. */
+void bl_server_log(bl_server *server, uint8_t level, const char *text, size_t length);
+
+/* Extend a counter of `bits` (1 to 32) to 64 bits. Must be called at least once in each turn of the counter. */
+uint64_t bl_server_extend_ticks(uint64_t *last, uint32_t now, unsigned bits);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BL_SERVER_H */

@@ -1,0 +1,368 @@
+#include "native_faults.h"
+
+#include <stdlib.h>
+
+/* --- reading a fault's text: KIND[:ARGUMENT][,KEY:VALUE]..., with ':' and '=' meaning the same ------------------- */
+
+static bool take_word(const char **text, const char *word)
+{
+    size_t length = strlen(word);
+
+    if (strncmp(*text, word, length) != 0 || ((*text)[length] >= 'a' && (*text)[length] <= 'z')) {
+        return false;
+    }
+    *text += length;
+    return true;
+}
+
+static bool take_separator(const char **text)
+{
+    if (**text != ':' && **text != '=') {
+        return false;
+    }
+    (*text)++;
+    return true;
+}
+
+static bool take_number(const char **text, int64_t least, int64_t most, int64_t *value)
+{
+    char *end;
+    long long number = strtoll(*text, &end, 0);
+
+    if (end == *text || number < least || number > most) {
+        return false;
+    }
+    *text = end;
+    *value = number;
+    return true;
+}
+
+static bool take_probability(const char **text, double *value)
+{
+    char *end;
+
+    *value = strtod(*text, &end);
+    if (end == *text || !(*value >= 0.0 && *value <= 1.0)) {
+        return false;
+    }
+    *text = end;
+    return true;
+}
+
+/* One KEY:VALUE behind the kind. */
+static const char *take_option(faults *all, fault *f, const char **text)
+{
+    int64_t value = 0;
+
+    if (take_word(text, "ulp")) {
+        if (!take_separator(text) || !take_number(text, -1000000, 1000000, &value) || value == 0) {
+            return "ulp: a whole number that is not 0 is expected";
+        }
+        f->ulp = (int32_t)value;
+        return NULL;
+    }
+    if (take_word(text, "drop")) {
+        return take_separator(text) && take_probability(text, &f->drop) ? NULL : "drop: a probability is expected";
+    }
+    if (take_word(text, "flip")) {
+        return take_separator(text) && take_probability(text, &f->flip) ? NULL : "flip: a probability is expected";
+    }
+    if (take_word(text, "image")) {
+        f->has_image = true;
+        return take_separator(text) && take_number(text, 0, UINT32_MAX, &value) ? (f->image = (uint32_t)value, NULL)
+                                                                                : "image: a number is expected";
+    }
+    if (take_word(text, "element")) {
+        f->has_element = true;
+        return take_separator(text) && take_number(text, 0, UINT32_MAX, &value) ? (f->element = (uint32_t)value, NULL)
+                                                                                : "element: a number is expected";
+    }
+    if (take_word(text, "bit")) {
+        f->has_bit = true;
+        return take_separator(text) && take_number(text, 0, 31, &value) ? (f->bit = (uint32_t)value, NULL)
+                                                                        : "bit: 0 to 31 is expected";
+    }
+    if (take_word(text, "after")) {
+        return take_separator(text) && take_number(text, 0, UINT32_MAX, &value) ? (f->after = (uint32_t)value, NULL)
+                                                                                : "after: a number of frames is expected";
+    }
+    if (take_word(text, "seed")) {
+        if (!take_separator(text) || !take_number(text, 1, UINT32_MAX, &value)) {
+            return "seed: a number from 1 on is expected";
+        }
+        all->random = (uint32_t)value;
+        return NULL;
+    }
+    return "an unknown option";
+}
+
+static const char *take_kind(fault *f, const char **text)
+{
+    static const struct {
+        const char *name;
+        fault_kind kind;
+    } numbered[] = {
+        {"layer", FAULT_LAYER}, {"code", FAULT_CODE},   {"bias", FAULT_BIAS},
+        {"scale", FAULT_SCALE}, {"probe", FAULT_PROBE}, {"version", FAULT_VERSION},
+    }, delayed[] = {
+        {"silent", FAULT_SILENT}, {"garbage", FAULT_GARBAGE}, {"crash", FAULT_CRASH}, {"reset", FAULT_RESET},
+    };
+    int64_t value;
+
+    for (size_t i = 0; i < sizeof numbered / sizeof numbered[0]; i++) {
+        if (take_word(text, numbered[i].name)) {
+            f->kind = numbered[i].kind;
+            if (!take_separator(text) || !take_number(text, 0, 65535, &value)) {
+                return "a number is expected behind the kind of fault";
+            }
+            f->number = (uint32_t)value;
+            return NULL;
+        }
+    }
+    for (size_t i = 0; i < sizeof delayed / sizeof delayed[0]; i++) {
+        if (take_word(text, delayed[i].name)) {
+            f->kind = delayed[i].kind;
+            return NULL;
+        }
+    }
+    if (take_word(text, "hash")) {
+        (void)take_separator(text);
+        if (take_word(text, "image")) {
+            f->kind = FAULT_HASH_IMAGE;
+            return NULL;
+        }
+        f->kind = FAULT_HASH_FIRMWARE;
+        return take_word(text, "firmware") ? NULL : "hash: image or firmware is expected";
+    }
+    if (take_word(text, "log")) {
+        f->kind = FAULT_LOG;
+        return NULL;
+    }
+    f->kind = FAULT_NOISE;
+    return strncmp(*text, "drop", 4) == 0 || strncmp(*text, "flip", 4) == 0 ? NULL : "an unknown kind of fault";
+}
+
+const char *faults_add(faults *all, const char *spec)
+{
+    fault *f = &all->list[all->count];
+    const char *problem;
+
+    if (all->count == NATIVE_FAULTS_MAX) {
+        return "too many faults";
+    }
+    memset(f, 0, sizeof *f);
+    f->ulp = 1;
+    problem = take_kind(f, &spec);
+    while (problem == NULL && *spec != '\0') {
+        if (*spec == ',' || *spec == ':' || *spec == '=') {
+            spec++;
+        }
+        problem = take_option(all, f, &spec);
+    }
+    if (problem == NULL) {
+        all->count++;
+    }
+    return problem;
+}
+
+const fault *faults_find(const faults *all, fault_kind kind)
+{
+    for (unsigned i = 0; i < all->count; i++) {
+        if (all->list[i].kind == kind) {
+            return &all->list[i];
+        }
+    }
+    return NULL;
+}
+
+double faults_random(faults *all)
+{
+    uint32_t x = all->random != 0 ? all->random : 1u;
+
+    x ^= x << 13;
+    x ^= x >> 17;
+    x ^= x << 5;
+    all->random = x;
+    return (double)x / 4294967296.0;
+}
+
+/* --- wrong memory ------------------------------------------------------------------------------------------------- */
+
+static bool is_bias_tensor(const uint8_t *arena, const bl_image_header *header, uint32_t tensor)
+{
+    for (uint16_t i = 0; i < header->layers; i++) {
+        bl_image_layer layer;
+        bl_image_read_layer(arena, i, &layer);
+        if (layer.biases == tensor) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Bit of an element's code that is flipped if none was asked for: one that surely matters. */
+static uint32_t weighty_bit(const bl_format *format)
+{
+    if (format->kind == BL_FORMAT_FLOAT) {
+        return format->mantissa_bits > 0 ? format->mantissa_bits - 1u : 0;
+    }
+    return format->kind == BL_FORMAT_INTEGER ? format->width / 2u : 0;
+}
+
+static const char *flip_code(const fault *f, uint8_t *arena, const bl_image_tensor *t)
+{
+    uint32_t row = f->element / t->columns;
+    uint32_t column = f->element % t->columns;
+    uint8_t *codes = arena + t->data + row * t->row_bytes;
+    uint32_t bit = f->has_bit ? f->bit : weighty_bit(&t->format);
+
+    if (row >= t->rows) {
+        return "the tensor has no such element";
+    }
+    if (t->format.packing == BL_PACKING_TRITS) {
+        static const uint8_t powers[BL_TRITS_PER_BYTE] = {1, 3, 9, 27, 81};
+        uint8_t *byte = codes + column / BL_TRITS_PER_BYTE;
+        uint8_t power = powers[column % BL_TRITS_PER_BYTE];
+        /* A trit has no bits: the next digit, 2 becomes 0. */
+        *byte = (uint8_t)(*byte / power % 3u == 2u ? *byte - 2u * power : *byte + power);
+        return NULL;
+    }
+    if (bit >= t->format.width) {
+        return "the format has no such bit";
+    }
+    bit += column * t->format.width;
+    codes[bit / 8u] ^= (uint8_t)(1u << (bit % 8u));
+    return NULL;
+}
+
+static const char *raise_scale(const fault *f, uint8_t *arena, const bl_image_tensor *t)
+{
+    uint8_t *scale = arena + t->scales + 4u * f->element;
+
+    if (t->scale_kind == BL_SCALE_NONE || f->element >= t->groups) {
+        return "the tensor has no such scale";
+    }
+    bl_store_u32(scale, bl_load_u32(scale) + 1u);
+    return NULL;
+}
+
+const char *faults_apply_image(const faults *all, uint8_t *arena)
+{
+    bl_image_header header;
+    const char *problem = NULL;
+
+    bl_image_read_header(arena, &header);
+    for (unsigned i = 0; problem == NULL && i < all->count; i++) {
+        const fault *f = &all->list[i];
+        bl_image_tensor tensor;
+        if (f->kind == FAULT_LAYER && f->number >= header.layers) {
+            return "the image has no such layer";
+        }
+        if (f->kind != FAULT_CODE && f->kind != FAULT_BIAS && f->kind != FAULT_SCALE) {
+            continue;
+        }
+        if (f->number >= header.tensors) {
+            return "the image has no such tensor";
+        }
+        if (f->kind != FAULT_SCALE &&
+            is_bias_tensor(arena, &header, f->number) != (f->kind == FAULT_BIAS)) {
+            return f->kind == FAULT_BIAS ? "the tensor holds no biases" : "the tensor holds biases";
+        }
+        bl_image_read_tensor(arena, header.layers, (uint16_t)f->number, &tensor);
+        problem = f->kind == FAULT_SCALE ? raise_scale(f, arena, &tensor) : flip_code(f, arena, &tensor);
+    }
+    return problem;
+}
+
+/* --- wrong arithmetic --------------------------------------------------------------------------------------------- */
+
+/* Floats as integers in the same order, and back. */
+static int32_t ordered(uint32_t bits)
+{
+    return bits & 0x80000000u ? -(int32_t)(bits & 0x7FFFFFFFu) : (int32_t)bits;
+}
+
+static uint32_t from_ordered(int32_t value)
+{
+    return value < 0 ? 0x80000000u | (uint32_t)-value : (uint32_t)value;
+}
+
+/* The element of greatest magnitude: one that the layers behind do not leave out. */
+static uint32_t weighty_element(const float *values, uint32_t count)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i < count; i++) {
+        if ((bl_float_bits(values[i]) & 0x7FFFFFFFu) > (bl_float_bits(values[best]) & 0x7FFFFFFFu)) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+void faults_apply_layer(const faults *all, uint16_t layer, uint32_t image, float *output, uint32_t count)
+{
+    for (unsigned i = 0; i < all->count; i++) {
+        const fault *f = &all->list[i];
+        uint32_t element;
+        if (f->kind != FAULT_LAYER || f->number != layer || (f->has_image && f->image != image)) {
+            continue;
+        }
+        element = f->has_element ? f->element : weighty_element(output, count);
+        if (element < count) {
+            output[element] = bl_float_from_bits(from_ordered(ordered(bl_float_bits(output[element])) + f->ulp));
+        }
+    }
+}
+
+/* --- wrong answers ------------------------------------------------------------------------------------------------ */
+
+static void flip_hello_hash(uint8_t *body, size_t length, uint8_t tag)
+{
+    size_t at = 2;
+
+    while (at + 2 <= length && at + 2 + body[at + 1] <= length) {
+        if (body[at] == tag) {
+            body[at + 2] ^= 1u;
+        }
+        at += 2u + body[at + 1];
+    }
+}
+
+bool faults_change_frames(const faults *all)
+{
+    return faults_find(all, FAULT_VERSION) != NULL || faults_find(all, FAULT_HASH_IMAGE) != NULL ||
+           faults_find(all, FAULT_HASH_FIRMWARE) != NULL;
+}
+
+size_t faults_apply_frame(const faults *all, uint8_t *frame, size_t length)
+{
+    uint8_t *body = frame + BL_FRAME_HEADER_BYTES;
+    size_t body_length = length - BL_FRAME_HEADER_BYTES;
+    const fault *version = faults_find(all, FAULT_VERSION);
+
+    if (frame[0] == BL_MSG_HELLO && version != NULL) {
+        if (body[0] != 0) {
+            return 0;
+        }
+        /* What a device of another protocol answers to HELLO_REQUEST. */
+        frame[0] = BL_MSG_ERROR;
+        bl_store_u16(body, (uint16_t)BL_BAD_PROTOCOL);
+        body[2] = BL_MSG_HELLO_REQUEST;
+        body[3] = 0;
+        bl_store_u32(body + 4, version->number);
+        bl_store_u32(body + 8, 0);
+        return BL_FRAME_HEADER_BYTES + 12;
+    }
+    if (frame[0] == BL_MSG_HELLO && faults_find(all, FAULT_HASH_FIRMWARE) != NULL) {
+        flip_hello_hash(body, body_length, BL_HELLO_FIRMWARE_HASH);
+    }
+    if (faults_find(all, FAULT_HASH_IMAGE) != NULL) {
+        if (frame[0] == BL_MSG_HELLO) {
+            flip_hello_hash(body, body_length, BL_HELLO_IMAGE_HASH);
+        } else if (frame[0] == BL_MSG_UPLOAD_DONE) {
+            body[0] ^= 1u;
+        }
+    }
+    return length;
+}
