@@ -27,7 +27,6 @@ _TABLE_BITS = 16  # widest code that is decoded by table
 _FRACTION = 52
 _FRACTION_MASK = (1 << _FRACTION) - 1
 _MAGNITUDE_MASK = (1 << 63) - 1
-_INFINITY = 0x7FF << _FRACTION
 _BIAS = 1023
 _MAX_SHIFT = 62  # beyond every significand, and its rounding increment still fits in 63 bits
 
@@ -158,7 +157,7 @@ def _encode_float(v: _Float, fmt: Format, rounding: Rounding, random: _Int | Non
     shift = (_FRACTION - mantissa) + (binade - above)
     fraction = _stochastic_threshold(significand, shift) if random is not None else None
     np.minimum(shift, _MAX_SHIFT, out=shift)
-    codes = (significand >> shift) + (binade << mantissa)
+    codes: _Int = (significand >> shift) + (binade << mantissa)
     rest = significand & ((1 << shift) - 1)
     if rounding is Rounding.NEAREST:
         codes += (rest + ((1 << (shift - 1)) - 1) + (codes & 1)) >> shift
@@ -170,17 +169,15 @@ def _encode_float(v: _Float, fmt: Format, rounding: Rounding, random: _Int | Non
         codes += random < fraction
     if not fmt.subnormals:
         _flush(codes, np.abs(v), fmt, rounding, random)
-    infinite = magnitude == _INFINITY
-    np.minimum(codes, fmt.max_code + 1, out=codes)
     if to_infinity:
-        overflow = _overflows(codes, np.abs(v), infinite, fmt, rounding)
+        overflow = _overflows(codes, np.abs(v), fmt, rounding)
         codes = np.where(overflow, fmt.infinity_code, np.minimum(codes, fmt.max_code))
     else:
         np.minimum(codes, fmt.max_code, out=codes)
     if fmt.signed:
         codes |= (bits >> 63) & fmt.sign_bit
     else:
-        codes[bits < 0] = 0
+        np.putmask(codes, bits < 0, 0)
     return codes
 
 
@@ -210,12 +207,10 @@ def _flush(codes: _Int, size: _Float, fmt: Format, rounding: Rounding, random: _
     codes[below] = np.where(up, 1 << fmt.mantissa_bits, 0)
 
 
-def _overflows(
-    codes: _Int, size: _Float, infinite: npt.NDArray[np.bool_], fmt: Format, rounding: Rounding
-) -> npt.NDArray[np.bool_]:
+def _overflows(codes: _Int, size: _Float, fmt: Format, rounding: Rounding) -> npt.NDArray[np.bool_]:
     """Return which magnitudes become infinity under IEEE 754's rule; ``codes`` are rounded as if exponents went on."""
     if rounding is Rounding.TOWARD_ZERO:
-        return infinite
+        return np.isinf(size)
     over = codes > fmt.max_code
     if rounding is Rounding.NEAREST and fmt.mantissa_bits == 0:
         # The tie half an ulp beyond the largest element: its code is even, so rounding alone would have stayed.

@@ -323,7 +323,7 @@ def parse_format(name: str) -> Format:
         return integer_format(_number(match[2]), signed=not match[1])
     if match := _FIXED.fullmatch(text):
         return fixed_point_format(_number(match[2]), _number(match[3]), signed=not match[1])
-    raise FormatError(f"unknown format {name!r}{close_matches(text, COMMON_NAMES)} ({EXPECTED})")
+    raise FormatError(f"unknown format {name!r:.60}{close_matches(text, COMMON_NAMES)} ({EXPECTED})")
 
 
 def _number(digits: str) -> int:
