@@ -16,7 +16,7 @@ from bitloop import spec
 from bitloop.errors import ProtocolError
 from bitloop.spec import Capability, FormatKind, HelloTag, LayerKind, Layout, Packing, ResetCause, TimerUnit
 
-NATIVE_ARENA_BYTES = 8 << 20
+NATIVE_ARENA_BYTES = 16 << 20
 NATIVE_BODY_BYTES = 4096
 NATIVE_WINDOW_BYTES = 1 << 16
 
@@ -189,10 +189,10 @@ class DeviceInfo:
             capabilities=Capability.LAYER_TICKS | Capability.ACTIVATIONS | Capability.THROUGHPUT,
             layer_kinds=_bits(LayerKind),
             format_kinds=_bits(FormatKind),
-            packings=(int(Packing.TRITS), int(Packing.BITS)),
+            packings=(int(Packing.BITS), int(Packing.TRITS)),
             table_bits=8,
-            max_layers=64,
-            max_tensors=128,
+            max_layers=256,
+            max_tensors=512,
             simulated=True,
         )
 

@@ -1,0 +1,255 @@
+"""Frames of one session over a transport: numbers them, drops what is not meant, remembers what was heard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from bitloop.errors import DeviceTimeoutError, LinkError, ProtocolError
+from bitloop.hello import printable
+from bitloop.link import messages
+from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
+from bitloop.link.refusals import error_from
+from bitloop.link.transport import Transport
+from bitloop.spec import MessageType
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=messages.Message)
+Clock = Callable[[], float]
+LogCallback = Callable[[int, str], None]
+RawCallback = Callable[[bytes], None]
+
+_EXCERPT_BYTES = 160
+_GARBAGE_BYTES = 16
+_RAW_IDLE_S = 0.3
+_MAX_RETRY_S = 2.0
+
+
+@dataclass
+class Counters:
+    """What crossed the line since the session was opened; bytes are encoded ones, as they travelled."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    frames_up: int = 0
+    frames_down: int = 0
+    retransmissions: int = 0
+    retransmitted_bytes: int = 0
+    resend_requests: int = 0
+    crc_errors: int = 0
+    stale_frames: int = 0
+    raw_bytes: int = 0
+    log_frames: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Give all counters by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait, in seconds.
+
+    Attributes:
+        timeout_s: Without any progress for so long, a request, an upload or a run fails.
+        connect_timeout_s: How long a device may take until its first HELLO (boards reset when a port is opened).
+        image_timeout_s: How much longer the first image of a run may take; the later ones are measured.
+        retry_s: Without an answer for so long, a request is sent again; grows with the line's measured delay.
+    """
+
+    timeout_s: float = 5.0
+    connect_timeout_s: float = 5.0
+    image_timeout_s: float = 30.0
+    retry_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A frame that was sent: its number, and its bytes as they travel."""
+
+    sequence: int
+    size_bytes: int
+
+
+class Channel:
+    """Frames of one session.
+
+    Args:
+        transport: The byte stream.
+        clock: Seconds that never go back.
+        on_log: Gets level and text of each LOG frame.
+        on_raw: Gets the bytes outside of frames.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        clock: Clock,
+        on_log: LogCallback | None = None,
+        on_raw: RawCallback | None = None,
+    ) -> None:
+        self.transport = transport
+        self.clock = clock
+        self.counters = Counters()
+        self.session = 0
+        self.rtt_s = 0.0
+        self.decoder = Decoder()
+        self._on_log = on_log
+        self._on_raw = on_raw
+        self._sequence = 0
+        self._out: list[bytes] = []
+        self._heard = "nothing"
+        self._heard_at = clock()
+        self._read_at = self._heard_at
+        self._noise_bytes = 0
+        self._noise = b""
+
+    def post(self, message: messages.Message) -> Posted:
+        """Put a message into the send buffer; it leaves with the next :meth:`flush`."""
+        self._sequence = self._sequence % 255 + 1  # 0 is for events
+        encoded = encode_frame(message.TYPE, self._sequence, self.session, message.encode())
+        if not self._out:
+            encoded = b"\0" + encoded  # ends whatever a broken line or an interrupted write left behind
+        self._out.append(encoded)
+        self.counters.frames_up += 1
+        self.counters.bytes_up += len(encoded)
+        return Posted(self._sequence, len(encoded))
+
+    def flush(self) -> None:
+        """Send what was posted."""
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self.transport.write(data)
+
+    def receive(self, timeout_s: float) -> list[Frame]:
+        """Give the frames of this session that have arrived, waiting up to ``timeout_s`` for the next bytes.
+
+        LOG frames and raw bytes go to their callbacks; damaged frames and those of other sessions are counted.
+        """
+        self.flush()
+        data = self.transport.read(max(timeout_s, 0.0))
+        now = self.clock()
+        if not data:
+            if now - self._read_at >= _RAW_IDLE_S and is_text(self.decoder.pending):
+                self._take(self.decoder.flush(), now)
+            return []
+        self._read_at = now
+        self.counters.bytes_down += len(data)
+        self._noise_bytes += len(data)
+        self._noise = (self._noise + data)[-_EXCERPT_BYTES:]
+        return self._take(self.decoder.feed(data), now)
+
+    def request(
+        self, message: messages.Message, answer: type[M], *, timeout_s: float, retry_s: float, doing: str
+    ) -> tuple[M, int]:
+        """Send a request until it is answered.
+
+        Args:
+            message: The request; it may reach the device several times.
+            answer: The message that answers it.
+            timeout_s: How long to try in all.
+            retry_s: Pause before the first repetition; doubles up to 2 s.
+            doing: What this is for, to be read in an error.
+
+        Returns:
+            The answer, and how often the request was sent.
+
+        Raises:
+            DeviceError: The device refused.
+            DeviceTimeoutError: Nothing was answered in time.
+            ProtocolError: What was answered is not this protocol.
+        """
+        started = self.clock()
+        retry_s = max(retry_s, 2 * self.rtt_s)
+        attempts: dict[int, float] = {}
+        while True:
+            now = self.clock()
+            if now - started >= timeout_s:
+                raise self.silence(f"no answer to {message.TYPE.name} while {doing}", now - started)
+            if attempts:
+                self.counters.retransmissions += 1
+            attempts[self.post(message).sequence] = now
+            again_at = min(now + retry_s, started + timeout_s)
+            retry_s = max(min(2 * retry_s, _MAX_RETRY_S), 2 * self.rtt_s)
+            while (now := self.clock()) < again_at:
+                for frame in self.receive(again_at - now):
+                    if frame.sequence not in attempts:
+                        continue
+                    if frame.type == MessageType.ERROR:
+                        raise error_from(messages.Error.decode(frame.body))
+                    if frame.type == answer.TYPE:
+                        self.note_delay(self.clock() - attempts[frame.sequence])
+                        return answer.decode(frame.body), len(attempts)
+
+    def note_delay(self, seconds: float) -> None:
+        """Remember how long an answer took; slower answers count at once, quicker ones bit by bit."""
+        self.rtt_s = max(seconds, 0.9 * self.rtt_s)
+
+    def silence(self, what: str, waited_s: float) -> LinkError:
+        """Say what is wrong when nothing useful came for ``waited_s``."""
+        name = self.transport.description
+        known = self._heard != "nothing"
+        heard = f"{self._heard}, {self.clock() - self._heard_at:.1f} s ago" if known else self._heard
+        if self._noise_bytes >= _GARBAGE_BYTES:
+            who = (
+                f"{name} has begun to send garbage"
+                if known
+                else f"something answers on {name}, but not bitloop firmware"
+            )
+            return ProtocolError(
+                f"{who}: {self._noise_bytes} bytes without a valid frame ({what}; last heard: {heard}). "
+                f"Seen: {excerpt(self._noise)}. "
+                "Check the baud rate, and that the board is flashed with bitloop's firmware"
+            )
+        return DeviceTimeoutError(
+            f"{name}: {what} for {waited_s:.1f} s; last heard: {heard}. "
+            "Check cable and power, reset the device, and see that it is the right port"
+        )
+
+    def _take(self, items: list[Item], now: float) -> list[Frame]:
+        frames: list[Frame] = []
+        for item in items:
+            if isinstance(item, RawBytes):
+                self.counters.raw_bytes += len(item.data)
+                logger.info("raw bytes: %s", excerpt(item.data))
+                if self._on_raw is not None:
+                    self._on_raw(item.data)
+            elif isinstance(item, CorruptFrame):
+                self.counters.crc_errors += 1
+                logger.debug("damaged frame of %d bytes: %s", len(item.data), item.reason)
+            elif self.session in (0, item.session) or (item.type == MessageType.LOG and not item.session):
+                self._hear(item, now)
+                if item.type == MessageType.LOG:
+                    self._log(item)
+                else:
+                    frames.append(item)
+            else:
+                self.counters.stale_frames += 1
+        return frames
+
+    def _hear(self, frame: Frame, now: float) -> None:
+        self.counters.frames_down += 1
+        self._heard = messages.message_name(frame.type)
+        self._heard_at = now
+        self._noise_bytes = 0
+        self._noise = b""
+
+    def _log(self, frame: Frame) -> None:
+        log = messages.Log.decode(frame.body)
+        self.counters.log_frames += 1
+        if self._on_log is not None:
+            self._on_log(log.level, printable(log.text))
+
+
+def excerpt(data: bytes) -> str:
+    """Show bytes for a person: as text where they read as text, else in hexadecimal; long ones are cut."""
+    shown = data[:_EXCERPT_BYTES]
+    dots = "…" if len(data) > len(shown) else ""
+    if is_text(shown):
+        return f"'{printable(shown.replace(chr(10).encode(), b' ').replace(chr(13).encode(), b''))}{dots}'"
+    return f"{shown[:48].hex(' ')}{'…' if len(shown) > 48 else dots}"

@@ -1,0 +1,62 @@
+"""HELLO: begin a session, and learn what the device is."""
+
+from __future__ import annotations
+
+from bitloop import spec
+from bitloop.errors import ProtocolError
+from bitloop.hello import DeviceInfo
+from bitloop.link import messages
+from bitloop.link.channel import Channel
+from bitloop.link.refusals import error_from, version_error
+from bitloop.spec import MessageType
+
+_RETRY_S = 0.25
+_MAX_RETRY_S = 1.0
+
+
+def say_hello(channel: Channel, *, timeout_s: float) -> DeviceInfo:
+    """Begin a session under ``channel.session`` and collect all parts of the device's HELLO.
+
+    Args:
+        channel: Its session number is set already, and is not 0.
+        timeout_s: How long to try.
+
+    Raises:
+        DeviceTimeoutError: Nothing was answered.
+        ProtocolError: What answers is no bitloop firmware, or one of another major version.
+    """
+    started = channel.clock()
+    retry_s = _RETRY_S
+    parts: dict[int, dict[int, bytes]] = {}
+    asked = False
+    while (now := channel.clock()) - started < timeout_s:
+        if asked:
+            channel.counters.retransmissions += 1
+        parts[channel.post(messages.HelloRequest()).sequence] = {}
+        asked = True
+        again_at = min(now + retry_s, started + timeout_s)
+        retry_s = min(2 * retry_s, _MAX_RETRY_S)
+        while (now := channel.clock()) < again_at:
+            for frame in channel.receive(again_at - now):
+                if frame.session != channel.session or frame.sequence not in parts:
+                    continue
+                if frame.type == MessageType.ERROR:
+                    raise error_from(messages.Error.decode(frame.body))
+                if frame.type != MessageType.HELLO:
+                    continue
+                hello = messages.Hello.decode(frame.body)
+                collected = parts[frame.sequence]
+                collected[hello.part] = hello.fields
+                if hello.part >= hello.parts or len(collected) > hello.parts:
+                    raise ProtocolError(f"the device sent part {hello.part} of a HELLO in {hello.parts} parts")
+                if len(collected) == hello.parts:
+                    return _read(collected)
+    raise channel.silence("no answer to HELLO_REQUEST", channel.clock() - started)
+
+
+def _read(parts: dict[int, bytes]) -> DeviceInfo:
+    tagged = [field for number in sorted(parts) for field in messages.parse_fields(parts[number], "HELLO")]
+    info = DeviceInfo.from_fields(tagged)
+    if info.protocol_major != spec.PROTOCOL_MAJOR:
+        raise version_error(info.protocol_major, info.protocol_minor)
+    return info

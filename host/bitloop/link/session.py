@@ -1,0 +1,355 @@
+"""A session with a device: hello, upload, runs, traces, statistics. What a program uses of the link."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import secrets
+import struct
+import time
+from collections.abc import Generator, Iterator
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from bitloop import spec
+from bitloop.errors import BitloopError, DeviceError, DeviceTimeoutError, LinkError, ProtocolError, UsageError
+from bitloop.hello import DeviceInfo
+from bitloop.link import messages
+from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
+from bitloop.link.handshake import say_hello
+from bitloop.link.run import ImageRun, Result, Run, RunPlan
+from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
+from bitloop.link.upload import ImageShape, Progress, UploadReport, upload
+from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
+
+logger = logging.getLogger(__name__)
+
+_DIAGNOSIS_S = 1.5
+_NATIVE_IMAGE_TIMEOUT_S = 5.0
+
+
+class Session:
+    """A session over a port, a pyserial URL or a transport.
+
+    Args:
+        port: ``/dev/ttyUSB0``, ``COM5``, ``sim://native``, ``socket://host:port``, … or an open transport.
+        baud: Bits a second of a serial port.
+        timing: How long to wait for what; None for the defaults, with a shorter wait for a first image where the
+            device is a process on this machine.
+        on_log: Gets level (:class:`bitloop.spec.LogLevel`) and text of each line the device logs.
+        on_raw: Gets bytes outside of frames: banners, panics.
+        clock: Seconds that never go back.
+
+    Raises:
+        PortError: The port cannot be opened.
+
+    Attributes:
+        info: What the device said of itself; None before :meth:`connect`.
+    """
+
+    def __init__(
+        self,
+        port: str | Transport,
+        *,
+        baud: int = DEFAULT_BAUD,
+        timing: Timing | None = None,
+        on_log: LogCallback | None = None,
+        on_raw: RawCallback | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.info: DeviceInfo | None = None
+        self._given_timing = timing
+        self._timing = timing or Timing()
+        self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
+        self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
+        self._shape: ImageShape | None = None
+        self._run: ImageRun | None = None
+        self._closed = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def counters(self) -> Counters:
+        """What has crossed the line so far."""
+        return self._channel.counters
+
+    @property
+    def description(self) -> str:
+        """The port's name."""
+        return self._transport.description
+
+    def connect(self) -> DeviceInfo:
+        """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
+
+        Raises:
+            DeviceTimeoutError: Nothing was answered.
+            ProtocolError: What answers is no bitloop firmware, or speaks another major version.
+        """
+        self._ready(connected=False)
+        self._shape = None
+        self._channel.session = secrets.randbelow(0xFFFF) + 1
+        info = say_hello(self._channel, timeout_s=self._timing.connect_timeout_s)
+        self._channel.decoder.limit(info.body_bytes)
+        if self._given_timing is None and info.timer_unit == TimerUnit.HOST_NANOSECONDS:
+            self._timing = dataclasses.replace(self._timing, image_timeout_s=_NATIVE_IMAGE_TIMEOUT_S)
+        self.info = info
+        logger.info("%s: %s, firmware %s", self.description, info.board, info.firmware_version)
+        return info
+
+    def echo(self, data: bytes) -> float:
+        """Send bytes there and back; give the seconds that took.
+
+        Args:
+            data: At most ``info.body_bytes``.
+
+        Raises:
+            ProtocolError: Other bytes came back.
+        """
+        info = self._ready()
+        if len(data) > info.body_bytes:
+            raise UsageError(f"{len(data)} bytes are too many for an echo, the device takes {info.body_bytes}")
+        started = self._channel.clock()
+        answer, _ = self._request(messages.EchoRequest(data), messages.Echo, "waiting for an echo")
+        if answer.data != data:
+            raise ProtocolError("the device echoed other bytes than it was sent; its firmware is faulty")
+        return self._channel.clock() - started
+
+    def stats(self) -> dict[str, int]:
+        """Give the device's counters by the lower-case names of :class:`bitloop.spec.StatsTag`, those it has.
+
+        Raises:
+            ProtocolError: A counter has another length than 4 bytes.
+        """
+        self._ready()
+        answer, _ = self._request(messages.StatsRequest(), messages.Stats, "asking for statistics")
+        counters: dict[str, int] = {}
+        for tag, value in messages.parse_fields(answer.fields, "STATS"):
+            if tag not in StatsTag._value2member_map_:
+                continue
+            if len(value) != 4:
+                raise ProtocolError(f"STATS holds {StatsTag(tag).name} in {len(value)} bytes, 4 expected")
+            (counters[StatsTag(tag).name.lower()],) = struct.unpack("<I", value)
+        return counters
+
+    def upload(self, image: bytes, arena_bytes: int, progress: Progress | None = None) -> UploadReport:
+        """Send an image, or the rest of it, or nothing when the device holds it already.
+
+        Args:
+            image: As planned for this device.
+            arena_bytes: Memory that it needs in all.
+            progress: Called with bytes held by the device, and bytes of the image.
+
+        Returns:
+            Among others the SHA-256 that the device computed: compare it.
+
+        Raises:
+            DoesNotFitError: The device lacks the memory.
+            DeviceError: The device found the image faulty.
+            LinkError: The line broke, the device fell silent or was reset.
+        """
+        info = self._ready()
+        self._shape = None
+        with self._explaining("the upload"):
+            report = upload(self._channel, info, image, arena_bytes, timing=self._timing, progress=progress)
+        self._shape = ImageShape.of(image)
+        return report
+
+    def run(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        mode: RunMode = RunMode.TIMING,
+        outputs: RunOutput = RunOutput.LOGITS,
+        progress: Progress | None = None,
+    ) -> ImageRun:
+        """Run images on the device; the results come in order, as they arrive.
+
+        Args:
+            pixels: uint8 ``[N, H, W, C]``; the shape of the uploaded image's input.
+            mode: Timing (quiet line while computing) or throughput.
+            outputs: What results hold besides label and ticks.
+            progress: Called with results taken, and images in all.
+
+        Returns:
+            An iterator of :class:`bitloop.link.run.Result`. Close it, or take it to its end, before the session is used
+            for anything else; if it is left, the next call on the session closes it.
+
+        Raises:
+            UsageError: The pixels do not fit, or nothing was uploaded in this session.
+        """
+        plan = self._plan(pixels, mode, outputs, spec.NO_LAYER)
+        self._run = ImageRun(self._steps(plan, _bytes_of(pixels), progress))
+        return self._run
+
+    def trace(self, pixels: npt.NDArray[np.uint8], layer: int) -> npt.NDArray[np.float32]:
+        """Run one image up to a layer, and read what that layer put out.
+
+        Args:
+            pixels: uint8 ``[H, W, C]`` or ``[1, H, W, C]``.
+            layer: Index of the image's layer record.
+
+        Returns:
+            float32, one-dimensional, bit for bit as on the device.
+
+        Raises:
+            DeviceError: There is no such layer.
+        """
+        if pixels.ndim == 3:
+            pixels = pixels[np.newaxis]
+        plan = self._plan(pixels, RunMode.TIMING, RunOutput(0), layer)
+        if plan.images != 1:
+            raise UsageError(f"a trace takes one image, {plan.images} were given")
+        info = self._ready()
+        run = Run(self._channel, info, _bytes_of(pixels), plan, self._timing)
+        with self._explaining("the trace"):
+            run.begin()
+            for _ in run.results(acknowledge=False, progress=None):
+                pass
+            values = self._read_activation(info)
+            run.end(orderly=True)
+        return values
+
+    def close(self) -> None:
+        """End a run under way, and close the port. Closing twice is no error."""
+        if self._closed:
+            return
+        try:
+            self._leave_run()
+        finally:
+            self._closed = True
+            self._transport.close()
+
+    def _ready(self, *, connected: bool = True) -> DeviceInfo:
+        if self._closed:
+            raise UsageError("the session is closed; open another")
+        self._leave_run()
+        if self.info is None:
+            if connected:
+                raise UsageError("the session is not connected; call connect() first")
+            return DeviceInfo()
+        return self.info
+
+    def _leave_run(self) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.abandon()
+
+    def _request(self, message: messages.Message, answer: type[messages.M], doing: str) -> tuple[messages.M, int]:
+        return self._channel.request(
+            message, answer, timeout_s=self._timing.timeout_s, retry_s=self._timing.retry_s, doing=doing
+        )
+
+    def _plan(self, pixels: npt.NDArray[np.uint8], mode: RunMode, outputs: RunOutput, stop_layer: int) -> RunPlan:
+        self._ready()
+        shape = self._shape
+        if shape is None:
+            raise UsageError("no image was uploaded in this session; upload first (it is quick if the device holds it)")
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != shape.input_shape:
+            raise UsageError(
+                f"pixels are {pixels.dtype} {list(pixels.shape)}, the model takes uint8 [N, "
+                f"{', '.join(map(str, shape.input_shape))}]"
+            )
+        if len(pixels) and not pixels.size:
+            raise UsageError(f"images of {list(shape.input_shape)} have no pixels")
+        if pixels.size > spec.NO_OFFSET:
+            raise UsageError(f"{len(pixels)} images are too many for one run; cut them into several")
+        if not 0 <= stop_layer <= spec.NO_LAYER:
+            raise UsageError(f"layer {stop_layer} makes no sense")
+        return RunPlan(mode, outputs, stop_layer, len(pixels), shape)
+
+    def _read_activation(self, info: DeviceInfo) -> npt.NDArray[np.float32]:
+        head = messages.ActivationData.LAYOUT.size
+        data = bytearray()
+        total: int | None = None
+        while total is None or len(data) < total:
+            answer, _ = self._request(
+                messages.ReadActivation(len(data), info.body_bytes - head),
+                messages.ActivationData,
+                "reading an activation",
+            )
+            if total is None:
+                total = answer.total
+            fits = answer.total == total and answer.offset == len(data) and len(data) + len(answer.data) <= total
+            if not fits or not answer.data or total % 4 or total > info.arena_bytes:
+                raise ProtocolError(
+                    f"asked for byte {len(data)} of an activation of {total} bytes, the device sent "
+                    f"{len(answer.data)} bytes at {answer.offset} of {answer.total}; its firmware is faulty"
+                )
+            data += answer.data
+        return np.frombuffer(bytes(data), dtype="<f4").astype(np.float32)
+
+    def _steps(self, plan: RunPlan, data: memoryview, progress: Progress | None) -> Generator[Result, None, None]:
+        info = self.info or DeviceInfo()
+        run = Run(self._channel, info, data, plan, self._timing)
+        with self._explaining("the run"):
+            try:
+                run.begin()
+                yield from run.results(acknowledge=True, progress=progress)
+                run.end(orderly=True)
+            except BitloopError:
+                raise
+            except BaseException:  # left early, or Ctrl-C: the device shall be free for what comes next
+                self._end_quietly(run)
+                raise
+
+    def _end_quietly(self, run: Run) -> None:
+        try:
+            run.end(orderly=False)
+        except BitloopError as error:
+            logger.info("the run could not be ended: %s", error)
+
+    @contextlib.contextmanager
+    def _explaining(self, what: str) -> Iterator[None]:
+        """Find out why a device fell silent or lost its state, and raise an error that says so."""
+        try:
+            yield
+        except (DeviceTimeoutError, ProtocolError) as error:
+            if self._restarted(what, error) or isinstance(error, ProtocolError):
+                raise
+            raise DeviceTimeoutError(
+                f"{error} It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout"
+            ) from error
+        except DeviceError as error:
+            if error.status not in (Status.BAD_STATE, Status.NO_MODEL):
+                raise
+            self._restarted(what, error)
+            raise LinkError(
+                f"the device lost its state during {what}: {error}. It was reset, or another program uses it; "
+                "connect and begin again"
+            ) from error
+
+    def _restarted(self, what: str, error: BitloopError) -> bool:
+        """Ask for a hello; give False if it came and shows no restart, True if none came."""
+        before = self.info
+        try:
+            after = say_hello(self._channel, timeout_s=_DIAGNOSIS_S)
+        except BitloopError as second:
+            logger.info("no hello after %s: %s", error, second)
+            return True
+        self.info = after
+        if before is None or after.boot_count == before.boot_count:
+            return False
+        self._shape = None
+        raise LinkError(
+            f"{self.description}: the device restarted during {what} (boot {before.boot_count} → {after.boot_count}, "
+            f"cause: {_cause(after.reset_cause)}); begin again with the upload. Check its power supply if this repeats"
+        ) from error
+
+
+def _cause(reset_cause: int) -> str:
+    try:
+        return ResetCause(reset_cause).name.lower().replace("_", " ")
+    except ValueError:
+        return f"unknown code {reset_cause}"
+
+
+def _bytes_of(pixels: npt.NDArray[np.uint8]) -> memoryview:
+    return memoryview(pixels.tobytes())

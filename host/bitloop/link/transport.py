@@ -1,0 +1,173 @@
+"""Byte streams to a device: what a session needs of one, and the one over any pyserial URL."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import time
+from typing import Any, Protocol
+
+import serial
+from serial.tools import list_ports
+
+from bitloop.errors import BitloopError, DeviceTimeoutError, PortError, TransportError, UsageError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BAUD = 115200
+_READ_BYTES = 1 << 16
+_WRITE_BYTES = 4096
+_POLL_S = 0.002
+
+
+class Transport(Protocol):
+    """A byte stream to one device."""
+
+    @property
+    def description(self) -> str:
+        """What the stream is called in messages, such as ``/dev/ttyUSB0``."""
+        ...
+
+    def read(self, timeout_s: float) -> bytes:
+        """Give what has arrived, at once if there is anything, else wait up to ``timeout_s`` and maybe give ``b""``.
+
+        Raises:
+            TransportError: The stream broke.
+        """
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Hand over all of ``data``.
+
+        Raises:
+            TransportError: The stream broke.
+            DeviceTimeoutError: The other side takes nothing any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the stream; closing twice is no error."""
+        ...
+
+
+class SerialTransport:
+    """A transport over whatever ``serial.serial_for_url`` opens.
+
+    Args:
+        url: A port (``/dev/ttyUSB0``, ``COM5``) or a URL (``socket://host:port``, ``rfc2217://…``, ``sim://native``).
+        baud: Bits a second; ignored where the stream has none.
+        write_timeout_s: How long the other side may take nothing at all.
+
+    Raises:
+        PortError: The port does not exist, is busy or may not be opened; the message says what to do.
+        UsageError: An argument makes no sense.
+    """
+
+    def __init__(self, url: str, *, baud: int = DEFAULT_BAUD, write_timeout_s: float = 10.0) -> None:
+        if not url:
+            raise UsageError("the device's name is empty; name a port such as /dev/ttyUSB0, or sim://native")
+        if baud <= 0:
+            raise UsageError(f"a baud rate of {baud} makes no sense; {DEFAULT_BAUD} is usual")
+        self._url = url
+        self._serial = _open(url, baud, write_timeout_s)
+        self._fileno = _fileno(self._serial)
+
+    @property
+    def description(self) -> str:
+        """The URL as it was given."""
+        return self._url
+
+    def read(self, timeout_s: float) -> bytes:
+        """Give what has arrived; see :meth:`Transport.read`."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not (data := self._serial.read(_READ_BYTES)):
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    break
+                if self._fileno is None:
+                    time.sleep(min(left_s, _POLL_S))
+                else:
+                    select.select([self._fileno], [], [], left_s)
+        except (OSError, TypeError, ValueError) as error:  # pyserial raises the last two on a port closed meanwhile
+            raise self._broken(error) from error
+        return bytes(data)
+
+    def write(self, data: bytes) -> None:
+        """Hand over all of ``data``; see :meth:`Transport.write`."""
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), _WRITE_BYTES):
+                self._serial.write(view[start : start + _WRITE_BYTES])
+        except serial.SerialTimeoutException as error:
+            raise DeviceTimeoutError(
+                f"{self._url} takes no more bytes; the device has stopped reading: reset it and try again"
+            ) from error
+        except (OSError, TypeError, ValueError) as error:
+            raise self._broken(error) from error
+
+    def close(self) -> None:
+        """Close the port; for a simulated device this ends its process."""
+        with contextlib.suppress(OSError):
+            self._serial.close()
+
+    def _broken(self, error: Exception) -> TransportError:
+        return TransportError(
+            f"the connection to {self._url} broke: {error}; check cable and power, then connect again"
+        )
+
+
+def port_names() -> list[str]:
+    """Give the names of the serial ports of this machine."""
+    return sorted(port.device for port in list_ports.comports())
+
+
+def _open(url: str, baud: int, write_timeout_s: float) -> Any:
+    try:
+        return serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=write_timeout_s, exclusive=True)
+    except BitloopError:
+        raise
+    except ValueError as error:
+        raise PortError(
+            f"{url} cannot be opened: {error}; name a port such as /dev/ttyUSB0, or sim://native"
+        ) from error
+    except OSError as error:  # SerialException is one
+        raise PortError(_advice(url, error)) from error
+
+
+def _advice(url: str, error: OSError) -> str:
+    text = str(error)
+    if "://" in url:
+        if url.startswith("sim://"):
+            return text
+        return f"{url} cannot be opened: {text}; check that the other side is running, and the address"
+    if error.errno == errno.ENOENT or "FileNotFoundError" in text:
+        names = port_names()
+        there = f"ports there are: {', '.join(names)}" if names else "this machine has no serial port now"
+        return f"there is no port {url}; {there}. Check the cable, or use sim://native, which needs no board"
+    if (error.errno in (errno.EACCES, errno.EPERM) and "lock" not in text) or "PermissionError" in text:
+        return (
+            f"{url} may not be opened: {text}. On Linux become a member of the group that owns it "
+            "(sudo usermod -aG dialout $USER, then log in again) or add a udev rule; "
+            "on Windows another program may hold it"
+        )
+    if error.errno in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "lock" in text:
+        return (
+            f"{url} is busy: another program has it open (a monitor, an IDE, ModemManager?); close that and try again"
+        )
+    return f"{url} cannot be opened: {text}"
+
+
+def _fileno(port: Any) -> int | None:
+    """Give a descriptor that select can wait for, or None where there is no such thing."""
+    if os.name != "posix":
+        return None
+    try:
+        number = port.fileno()
+        select.select([number], [], [], 0)
+    except (AttributeError, OSError, ValueError, TypeError):
+        return None
+    return int(number)
