@@ -2,8 +2,10 @@
 
 The test images of a data set that has its own (MNIST) are those; the rest is parted by the remainder of the index:
 
-* ``mnist``: image ``i`` of the 60,000 with ``i mod 12 == 10`` is in *search*, ``== 11`` in *confirm*, the others in
-  *train*: 5,000 / 5,000 / 50,000.
+* ``mnist``: image ``i`` of the 60,000 with ``(i div 2) mod 12 == 10`` is in *search*, ``== 11`` in *confirm*, the others
+  in *train*: 5,000 / 5,000 / 50,000. Neighbours stay together because MNIST alternates between two groups of writers:
+  a network of 4,150 parameters gets 94 % of the images with even indices and 97 % of those with odd ones, and a split
+  that favours one of them says nothing about the test set.
 * ``digits``: image ``i`` of the 1,797 with ``i mod 9 == 3`` is in *search*, ``== 4`` in *confirm*, ``== 5`` in *test*,
   the others in *train*: 200 / 200 / 200 / 1,197.
 
@@ -37,9 +39,9 @@ class Split(Enum):
 
 INDEX_SHA256: dict[str, dict[Split, str]] = {
     "mnist": {
-        Split.TRAIN: "a8b232ce99bfa9824251103c1824281a4a6972915be947b1619a86d835273f23",
-        Split.SEARCH: "0eebb287797619155a2dba7ed49f654a5f5ef07f77245fb554a96019f288d379",
-        Split.CONFIRM: "a54516735ccf82d18aaea8053c4e11ef9ab7dee9a2d072050b9ab060aa2816a8",
+        Split.TRAIN: "5275eab9ce49b28ba23e8d3269be91fde3031b31b82843fbec8fe45809d7c077",
+        Split.SEARCH: "a8997b0adcae1decc087275d5ae4cba2c0f569d150bacc2f14797452ab45b72e",
+        Split.CONFIRM: "37446aa9df75ff6def8ff2e186737c9035491a06fd4cb57c223b89a63cd325d9",
         Split.TEST: "9e1c19b3fdc185411bd1a987deb6a9fda2531116aac060a84c4d878854d1c099",
     },
     "digits": {
@@ -57,7 +59,7 @@ def mnist_indices(split: Split) -> I64:
     if split is Split.TEST:
         return np.arange(MNIST_TEST_COUNT, dtype=np.int64)
     index = np.arange(MNIST_TRAIN_COUNT, dtype=np.int64)
-    return _part(index, index % 12, {Split.SEARCH: 10, Split.CONFIRM: 11}, split)
+    return _part(index, index // 2 % 12, {Split.SEARCH: 10, Split.CONFIRM: 11}, split)
 
 
 def digits_indices(split: Split) -> I64:

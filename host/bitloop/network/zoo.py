@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bitloop.errors import NetworkError
 from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax
+from bitloop.network.settings import TrainingSettings
 
 INPUT_SHAPE = (28, 28, 1)
 CLASSES = 10
@@ -23,14 +24,14 @@ class ZooEntry:
         architecture: Its layers.
         dataset: Name of the data set it is trained on.
         summary: One line for a table.
-        train_arguments: What follows ``bitloop train NAME`` to reproduce the committed parameters.
+        settings: How it is trained; what ``bitloop train NAME`` does unless told otherwise.
         committed: Whether parameters come with the package.
     """
 
     architecture: Architecture
     dataset: str
     summary: str
-    train_arguments: str
+    settings: TrainingSettings
     committed: bool = True
 
     @property
@@ -46,7 +47,7 @@ class ZooEntry:
     @property
     def train_command(self) -> str:
         """The command that reproduces the parameters."""
-        return f"bitloop train {self.name} --data-set {self.dataset} {self.train_arguments}"
+        return f"bitloop train {self.name} --dataset {self.dataset} {self.settings.arguments()}"
 
 
 def _mlp(name: str) -> Architecture:
@@ -122,21 +123,21 @@ def _bitopt2018() -> Architecture:
     )
 
 
-_MLP_ARGUMENTS = "--epochs 20 --batch-size 128 --learning-rate 0.002 --patience 6 --seed 1"
-_CNN_ARGUMENTS = "--epochs 20 --batch-size 128 --learning-rate 0.003 --patience 8 --augment 2 --seed 1"
-_DIGITS_ARGUMENTS = "--epochs 60 --batch-size 32 --learning-rate 0.002 --patience 20 --augment 2 --seed 1"
-_BITOPT_ARGUMENTS = "--epochs 15 --batch-size 100 --learning-rate 0.001 --patience 15 --seed 1"
+_MLP = TrainingSettings(epochs=50, batch_size=128, learning_rate=0.004, patience=15, augment=1)
+_CNN = TrainingSettings(epochs=30, batch_size=128, learning_rate=0.004, patience=12, augment=1)
+_DIGITS = TrainingSettings(epochs=60, batch_size=32, learning_rate=0.003, patience=25, augment=1)
+_BITOPT = TrainingSettings(epochs=15, batch_size=100, learning_rate=0.001, patience=15)
 
 ZOO: dict[str, ZooEntry] = {
     entry.name: entry
     for entry in (
-        ZooEntry(_mlp("mlp"), "mnist", "784-32-16-10", _MLP_ARGUMENTS),
-        ZooEntry(_mlp8k("mlp8k"), "mnist", "average pool 2x2, 196-20-10, for 8 KB chips", _MLP_ARGUMENTS),
-        ZooEntry(_cnn("cnn"), "mnist", "conv 3x3x8, pool, conv 3x3x16, pool, dense 10", _CNN_ARGUMENTS),
-        ZooEntry(_bitopt2018(), "mnist", "the 2018 study's network", _BITOPT_ARGUMENTS, committed=False),
-        ZooEntry(_mlp("mlp-digits"), "digits", "mlp on scikit-learn's digits", _DIGITS_ARGUMENTS),
-        ZooEntry(_mlp8k("mlp8k-digits"), "digits", "mlp8k on scikit-learn's digits", _DIGITS_ARGUMENTS),
-        ZooEntry(_cnn("cnn-digits"), "digits", "cnn on scikit-learn's digits", _DIGITS_ARGUMENTS),
+        ZooEntry(_mlp("mlp"), "mnist", "784-32-16-10", _MLP),
+        ZooEntry(_mlp8k("mlp8k"), "mnist", "average pool 2x2, 196-20-10, for 8 KB chips", _MLP),
+        ZooEntry(_cnn("cnn"), "mnist", "conv 3x3x8, pool, conv 3x3x16, pool, dense 10", _CNN),
+        ZooEntry(_bitopt2018(), "mnist", "the 2018 study's network", _BITOPT, committed=False),
+        ZooEntry(_mlp("mlp-digits"), "digits", "mlp on scikit-learn's digits", _DIGITS),
+        ZooEntry(_mlp8k("mlp8k-digits"), "digits", "mlp8k on scikit-learn's digits", _DIGITS),
+        ZooEntry(_cnn("cnn-digits"), "digits", "cnn on scikit-learn's digits", _DIGITS),
     )
 }
 

@@ -1,0 +1,247 @@
+"""Training of an architecture on Keras 3, stopped and judged on the search split; the test split is never touched."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bitloop import __version__
+from bitloop.data.dataset import CLASSES, Dataset, Images
+from bitloop.data.splits import Split
+from bitloop.errors import NetworkError
+from bitloop.network.architecture import Architecture, Conv2D, Dense, Softmax
+from bitloop.network.export import build_keras
+from bitloop.network.keras_runtime import import_keras_package, import_tensorflow
+from bitloop.network.network import Network
+from bitloop.network.settings import Loss, TrainingSettings
+from bitloop.network.zoo import ZOO
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training is; given after each step.
+
+    Attributes:
+        epoch: Which epoch, from 1.
+        epochs: How many at most.
+        step: Steps done in this epoch.
+        steps: Steps of an epoch.
+        loss: Mean loss of this epoch so far.
+        search_accuracy: Share of the search split that was right after this epoch; None before its last step.
+        best_accuracy: The best so far; None during the first epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    search_accuracy: float | None
+    best_accuracy: float | None
+
+
+ProgressCallback: TypeAlias = Callable[[TrainingProgress], None]
+
+
+def train(
+    architecture: Architecture,
+    dataset: Dataset,
+    *,
+    seed: int = 1,
+    epochs: int = 20,
+    batch_size: int = 128,
+    learning_rate: float = 0.002,
+    patience: int = 6,
+    loss: Loss = "cross_entropy",
+    augment: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Network:
+    """Train a network with Adam and return it as it was after its best epoch on the search split.
+
+    The same arguments, versions and machine give the same network. :class:`TrainingSettings` explains the settings.
+
+    Args:
+        architecture: What to train; it must give 10 logits.
+        dataset: Trained on its train split, judged on search, measured once at the end on confirm.
+        seed: Seed of everything random.
+        epochs: Most epochs.
+        batch_size: Images a step; what is left over at an epoch's end is left out of it.
+        learning_rate: At the start; it falls to zero along half a cosine.
+        patience: Epochs without improvement before it stops.
+        loss: "cross_entropy" or "squared_error".
+        augment: Most pixels of shift.
+        progress: Called after each step.
+
+    Returns:
+        The network, with command, settings, versions and accuracies in its metadata.
+
+    Raises:
+        UsageError: A setting makes no sense, or Keras is not installed.
+        NetworkError: The architecture does not fit the data set, or training diverged.
+    """
+    settings = TrainingSettings(seed, epochs, batch_size, learning_rate, patience, loss, augment)
+    images, search = dataset.split(Split.TRAIN), dataset.split(Split.SEARCH)
+    _check_fit(architecture, images)
+    keras = import_keras_package()
+    _fix_randomness(keras, settings.seed)
+    model = build_keras(architecture, softmax=False)
+    steps = max(len(images) // settings.batch_size, 1)
+    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
+    model.compile(optimizer=keras.optimizers.Adam(schedule), loss=_loss(keras, architecture, settings.loss))
+
+    generator = np.random.default_rng(settings.seed)
+    best_accuracy, best_epoch, best_weights = -1.0, 0, model.get_weights()
+    epoch = 0
+    for epoch in range(1, settings.epochs + 1):
+        total = 0.0
+        for step, (pixels, targets) in enumerate(_batches(images, settings, generator), start=1):
+            total += float(model.train_on_batch(pixels, targets))
+            _check_finite(total, epoch, settings)
+            if progress is not None and step < steps:
+                best = best_accuracy if best_epoch else None
+                progress(TrainingProgress(epoch, settings.epochs, step, steps, total / step, None, best))
+        accuracy = _accuracy(model, search)
+        if accuracy > best_accuracy:
+            best_accuracy, best_epoch, best_weights = accuracy, epoch, model.get_weights()
+        logger.info("epoch %d: loss %.4f, search accuracy %.4f", epoch, total / steps, accuracy)
+        if progress is not None:
+            progress(TrainingProgress(epoch, settings.epochs, steps, steps, total / steps, accuracy, best_accuracy))
+        if epoch - best_epoch >= settings.patience:
+            break
+    model.set_weights(best_weights)
+    metadata = {
+        "command": train_command(architecture.name, dataset.name, settings),
+        "settings": asdict(settings),
+        "epochs_run": epoch,
+        "best_epoch": best_epoch,
+        "search_accuracy": best_accuracy,
+        "confirm_accuracy": _accuracy(model, dataset.split(Split.CONFIRM)),
+        "dataset_sha256": dataset.sha256,
+        "versions": _versions(keras),
+    }
+    return Network(architecture, _parameters(architecture, model), dataset.name, metadata)
+
+
+def train_command(name: str, dataset: str, settings: TrainingSettings) -> str:
+    """Return the command line that trains so; a zoo network's own settings need not be spelt out."""
+    entry = ZOO.get(name)
+    if entry is not None and entry.dataset == dataset and entry.settings == settings:
+        return entry.train_command
+    return f"bitloop train {name} --dataset {dataset} {settings.arguments()}"
+
+
+def _check_fit(architecture: Architecture, images: Images) -> None:
+    if architecture.input_shape != images.pixels.shape[1:]:
+        raise NetworkError(
+            f"{architecture.name!r} takes images of {architecture.input_shape}, but {images.dataset!r} has "
+            f"{images.pixels.shape[1:]}"
+        )
+    if architecture.output_shapes()[-1] != (CLASSES,):
+        raise NetworkError(
+            f"{architecture.name!r} gives {architecture.output_shapes()[-1]}, but {images.dataset!r} has {CLASSES} "
+            f"classes; end with a dense layer of {CLASSES} units"
+        )
+
+
+def _fix_randomness(keras: Any, seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import_tensorflow().config.experimental.enable_op_determinism()
+
+
+def _loss(keras: Any, architecture: Architecture, loss: Loss) -> Any:
+    """Return a loss over logits and one-hot labels."""
+    if loss == "cross_entropy":
+        return keras.losses.CategoricalCrossentropy(from_logits=True)
+    softmax = isinstance(architecture.layers[-1], Softmax)
+
+    def squared_error(targets: Any, logits: Any) -> Any:
+        outputs = keras.ops.softmax(logits) if softmax else logits
+        return keras.ops.mean(keras.ops.square(outputs - targets), axis=-1)
+
+    return squared_error
+
+
+def _batches(images: Images, settings: TrainingSettings, generator: np.random.Generator) -> Iterator[tuple[F32, F32]]:
+    """Yield pixels float32 [B, H, W, C] from 0 to 1 and one-hot labels float32 [B, 10], in a new order."""
+    one_hot = np.eye(CLASSES, dtype=np.float32)
+    order = generator.permutation(len(images))
+    size = min(settings.batch_size, len(images))
+    for start in range(0, len(images) - size + 1, size):
+        chosen = order[start : start + size]
+        pixels = images.pixels[chosen]
+        if settings.augment:
+            pixels = shift(pixels, generator.integers(-settings.augment, settings.augment + 1, (size, 2)))
+        yield pixels.astype(np.float32) / np.float32(255), one_hot[images.labels[chosen]]
+
+
+def shift(pixels: U8, offsets: npt.NDArray[np.int64]) -> U8:
+    """Move each image, with background (0) moving in.
+
+    Args:
+        pixels: uint8 [N, H, W, C].
+        offsets: int [N, 2], rows down and columns to the right.
+
+    Returns:
+        uint8 [N, H, W, C].
+    """
+    count, height, width, _ = pixels.shape
+    room = int(np.abs(offsets).max(initial=0))
+    padded = np.pad(pixels, ((0, 0), (room, room), (room, room), (0, 0)))
+    rows = room - offsets[:, :1] + np.arange(height)
+    columns = room - offsets[:, 1:] + np.arange(width)
+    moved: U8 = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return moved
+
+
+def _accuracy(model: Any, images: Images) -> float:
+    right = 0
+    for start in range(0, len(images), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        logits = model.predict_on_batch(images.pixels[part].astype(np.float32) / np.float32(255))
+        right += int((np.asarray(logits).argmax(axis=-1) == images.labels[part]).sum())
+    return right / len(images)
+
+
+def _check_finite(total: float, epoch: int, settings: TrainingSettings) -> None:
+    if not np.isfinite(total):
+        raise NetworkError(
+            f"training diverged in epoch {epoch}: the loss is {total}; use a smaller learning rate than "
+            f"{settings.learning_rate:g}"
+        )
+
+
+def _parameters(architecture: Architecture, model: Any) -> dict[str, F32]:
+    parameters: dict[str, F32] = {}
+    for layer in architecture.layers:
+        if isinstance(layer, Dense | Conv2D):
+            arrays = model.get_layer(layer.name).get_weights()
+            for key, array in zip(("weights", "biases"), arrays, strict=False):
+                parameters[f"{layer.name}.{key}"] = np.asarray(array, np.float32)
+    return parameters
+
+
+def _versions(keras: Any) -> dict[str, str]:
+    versions = {
+        "bitloop": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "keras": str(keras.__version__),
+        "backend": str(keras.backend.backend()),
+    }
+    if versions["backend"] == "tensorflow":
+        versions["tensorflow"] = str(import_tensorflow().__version__)
+    return versions
