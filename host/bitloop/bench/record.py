@@ -148,13 +148,18 @@ class Arena:
 
 @dataclass(frozen=True)
 class Ram:
-    """Memory in bytes: ``predicted`` by the plan and ``measured`` as the highest byte written, both of the arena."""
+    """Memory in bytes.
+
+    Of the arena: ``predicted`` by the plan, ``reserved`` as the device says, ``measured`` as the end of the highest
+    byte that was written.
+    """
 
     static: int | None
     stack_peak: int | None
     stack_note: str | None
     arena: Arena
     predicted: int
+    reserved: int
     measured: int | None
 
 
@@ -169,11 +174,17 @@ class LinkShare:
 
 @dataclass(frozen=True)
 class LinkFigures:
-    """What went over the line. ``seconds`` is the streaming of the images, ``upload_seconds`` that of the model."""
+    """What went over the line, in encoded bytes.
+
+    ``bytes_up`` and ``bytes_down`` count the whole session, ``stream_…`` the streaming of the images, which took
+    ``seconds``; ``upload_seconds`` is the upload of the model.
+    """
 
     url: str
     bytes_up: int
     bytes_down: int
+    stream_bytes_up: int
+    stream_bytes_down: int
     seconds: float
     upload_seconds: float
     images_per_second: float | None
