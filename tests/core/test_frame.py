@@ -71,7 +71,7 @@ def with_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", zlib.crc32(data))
 
 
-# Vectors of the paper's method as published in the Wikipedia article "Consistent Overhead Byte Stuffing", examples 1-11.
+# As published in the Wikipedia article "Consistent Overhead Byte Stuffing", examples 1 to 11.
 PUBLISHED = [
     ("00", "0101"),
     ("0000", "010101"),

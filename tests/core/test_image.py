@@ -186,7 +186,7 @@ TENSOR = [
 
 @pytest.mark.parametrize(("offset", "data", "status", "details"), [*HEADER, *LAYER, *TENSOR])
 def test_each_wrong_field_is_named(
-    images: SimpleNamespace, image: bytes, offset: int, data: bytes, status: Status, details: tuple[int, int]
+    images: SimpleNamespace, image: bytes, *, offset: int, data: bytes, status: Status, details: tuple[int, int]
 ) -> None:
     assert validate_image(images.seal(put(image, offset, data)), ARENA) == (status, details)
 
@@ -285,7 +285,7 @@ def test_ternary(images: SimpleNamespace) -> None:
 
 
 def test_regions_may_not_meet(images: SimpleNamespace, image: bytes) -> None:
-    """Moving an output or table over any other region of its layer, byte by byte, is refused exactly where they meet."""
+    """An output or table moved over any other region of its layer is refused exactly where they meet."""
     length, queue = len(image), word(image, 32)
     output, pool, table = word(image, layer(0, 28)), word(image, layer(1, 28)), word(image, layer(0, 32))
     assert (output, table) == (length + -length % 4, output + 432)
