@@ -260,7 +260,8 @@ def _parameters(model: Model, layer: str, use_bias: bool) -> tuple[F32, F32 | No
     tensor = model.tensors[f"{layer}.biases"]
     bias = _finite(tensor.elements(), f"{layer}.biases")
     if tensor.scales is not None:
-        bias = np.multiply(bias, _finite(tensor.scales, f"the scale of {layer}.biases"))
+        with np.errstate(all="ignore"):
+            bias = np.multiply(bias, _finite(tensor.scales, f"the scale of {layer}.biases"))
     return weights, scale, bias
 
 
