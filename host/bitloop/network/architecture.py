@@ -161,7 +161,7 @@ class Architecture:
         shapes: list[Shape] = []
         for layer in self.layers:
             try:
-                shape = _output_shape(layer, shape)
+                shape = output_shape(layer, shape)
             except NetworkError as error:
                 raise type(error)(f"layer {layer.name!r} of {self.name!r}: {error}") from error
             if max(shape) > MAX_DIMENSION and not isinstance(layer, Flatten):
@@ -238,7 +238,12 @@ class Architecture:
         )
 
 
-def _output_shape(layer: Layer, shape: Shape) -> Shape:
+def output_shape(layer: Layer, shape: Shape) -> Shape:
+    """Return the shape that a layer gives for one that it takes, both without the batch.
+
+    Raises:
+        NetworkError: It does not take that shape.
+    """
     match layer:
         case Dense():
             return (layer.units,)
