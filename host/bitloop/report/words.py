@@ -1,0 +1,55 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from bitloop.bench.metrics import Proportion
+
+__all__ = ["count", "interval", "percent", "seconds", "share", "size", "ticks"]
+
+
+def count(value: int) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{value:,}"
+
+
+def percent(value: float, *, total: int | None = None) -> str:
+    """Return a share in percent, with no more digits than ``total`` trials carry."""
+    digits = 2 if total is None or total >= 1000 else 1
+    return f"{100 * value:.{digits}f} %"
+
+
+def interval(proportion: Proportion) -> str:
+    """Return the 95 % interval of a proportion in percent."""
+    digits = 2 if proportion.total >= 1000 else 1
+    return f"{100 * proportion.low:.{digits}f}–{100 * proportion.high:.{digits}f} %"
+
+
+def size(value: int | None) -> str:
+    """Return bytes, in bytes up to 9,999 and in KiB or MiB from there on; an unknown size is a dash."""
+    if value is None:
+        return "–"
+    if value < 10_000:
+        return f"{value:,} B"
+    if value < 10 * 1024 * 1024:
+        return f"{value / 1024:,.1f} KiB"
+    return f"{value / 1024 / 1024:,.1f} MiB"
+
+
+def ticks(value: float) -> str:
+    """Return a number of ticks: whole from 100 on, else with a digit behind the point."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
+
+
+def seconds(value: float) -> str:
+    """Return a duration."""
+    if value < 0.1:
+        return f"{1000 * value:.1f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def share(value: float) -> str:
+    """Return a share of a whole in percent."""
+    return f"{100 * value:.0f} %"
