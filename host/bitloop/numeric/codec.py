@@ -152,9 +152,9 @@ def decode_table(fmt: Format) -> npt.NDArray[np.float32]:
 def _encode_nearest(v: _Float, fmt: Format) -> _Int:
     """Return what :func:`_encode_float` does, in fewer steps, for ``nearest``, saturation, subnormals and a mantissa.
 
-    Adding 2^52 steps to a magnitude lets binary64's own rounding (to nearest, ties to even) leave the number of steps in
-    the sum's fraction bits. The step is a power of two that the magnitude's exponent gives, so its exponent field says
-    how many binades to count up. This is still the only rounding.
+    Adding 2^52 steps to a magnitude lets binary64's own rounding (to nearest, ties to even) leave the number of steps
+    in the sum's fraction bits. The step is a power of two that the magnitude's exponent gives, so the sum's exponent
+    field says how many binades to count up. This is still the only rounding.
     """
     mantissa = fmt.mantissa_bits
     magnitude = np.minimum(np.abs(v), fmt.max_finite)
@@ -246,7 +246,7 @@ def _overflows(codes: _Int, size: _Float, fmt: Format, rounding: Rounding) -> np
     over = codes > fmt.max_code
     if rounding is Rounding.NEAREST and fmt.mantissa_bits == 0:
         # The tie half an ulp beyond the largest element: its code is even, so rounding alone would have stayed.
-        over |= size >= fmt.max_finite * 1.5
+        over |= size >= (fmt.max_finite + 2.0 ** (fmt.max_code + 1 - fmt.bias)) / 2
     return over
 
 
