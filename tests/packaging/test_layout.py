@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "native": LEAVES | {"hello", "numeric"},
     "link": LEAVES | {"hello", "boards", "native"},
     "boards": LEAVES | {"hello"},
-    "bench": LEAVES | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native"},
+    "bench": LEAVES
+    | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native"},
     "report": LEAVES | {"bench", "numeric"},
     "monitor": LEAVES | {"hello", "link"},
 }
@@ -57,7 +58,9 @@ def _imported_rooms(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(("room", "path"), [pytest.param(r, p, id=str(p.relative_to(PACKAGE))) for r, p in _modules()])
 def test_imports_flow_one_way(room: str, path: Path) -> None:
     if room not in ALLOWED:
-        assert room in {"__init__", "__main__", "api", "cli", "demo"}, f"a new room {room}: say in this test what it may import"
+        assert room in {"__init__", "__main__", "api", "cli", "demo"}, (
+            f"a new room {room}: say in this test what it may import"
+        )
         return
     reached = set(_imported_rooms(path)) - {room, "__version__"}
     assert reached <= ALLOWED[room], f"{room} must not import {sorted(reached - ALLOWED[room])}"
@@ -68,4 +71,6 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {"print", "exit", "quit", "sys.exit", "os._exit"}, f"{path.name}:{node.lineno} calls {called}"
+            assert called not in {"print", "exit", "quit", "sys.exit", "os._exit"}, (
+                f"{path.name}:{node.lineno} calls {called}"
+            )

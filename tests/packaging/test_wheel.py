@@ -15,7 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _call(*command: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
     )
     assert done.returncode == 0, f"{command} exited {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
@@ -36,9 +42,20 @@ def test_wheel_demo_outside_the_clone(tmp_path: Path, mnist_dir: Path) -> None:
         "BITLOOP_DATA": str(mnist_dir),
         "HOME": str(tmp_path),
     }
-    where = _call(environment / "bin/python", "-c", "import bitloop; print(bitloop.__file__)", cwd=tmp_path, environment=variables)
+    where = _call(
+        environment / "bin/python", "-c", "import bitloop; print(bitloop.__file__)", cwd=tmp_path, environment=variables
+    )
     assert str(environment) in where
-    _call(environment / "bin/bitloop", "demo", "--limit", "500", "--out", tmp_path / "run", cwd=tmp_path, environment=variables)
+    _call(
+        environment / "bin/bitloop",
+        "demo",
+        "--limit",
+        "500",
+        "--out",
+        tmp_path / "run",
+        cwd=tmp_path,
+        environment=variables,
+    )
     records = [json.loads(p.read_text()) for p in (tmp_path / "run").rglob("run.json")]
     assert records
     for record in records:

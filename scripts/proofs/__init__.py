@@ -1,0 +1,1 @@
+"""Long proofs: ``scripts/verify`` runs them whole, ``tests/proofs`` short versions of the same code."""
