@@ -28,7 +28,7 @@ def prove() -> Section:
         rows.append((target, executions, "none" if clean else "FOUND SOMETHING"))
     return Section(
         "Fuzzing the core",
-        "libFuzzer with address and undefined-behaviour sanitizers; CRC and hash are mended, so that it gets past them.",
+        "libFuzzer with address and undefined-behaviour sanitizers; CRC and hash are mended, to get past them.",
         ("target", "executions", "findings"),
         cells(rows),
         holds,
