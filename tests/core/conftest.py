@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from bitloop import spec
 from bitloop.native import simulator_binary
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from bitloop import spec
 from bitloop.errors import ModelError
 from bitloop.native import Evaluator

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from bitloop import spec
 from bitloop.errors import FormatError
 from bitloop.native.core import CFormat, check_format, decode, is_finite_code, read_row

@@ -10,9 +10,10 @@ import zlib
 from types import SimpleNamespace
 
 import pytest
-from bitloop.native.core import library
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from bitloop.native.core import library
 
 NONE, READY, DAMAGED, BAD_CRC = range(4)
 SINK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)

@@ -7,6 +7,7 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+
 from bitloop import spec
 from bitloop.native.core import validate_image
 from bitloop.spec import LayerKind, Status
