@@ -95,7 +95,7 @@ def download_files(
     md5s: Mapping[str, str],
     directory: Path,
     *,
-    mirrors: Sequence[str] = MIRRORS,
+    mirrors: Sequence[str] | None = None,
     progress: Progress | None = None,
     stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> None:
@@ -104,7 +104,7 @@ def download_files(
     Args:
         md5s: MD5 of each file, by name.
         directory: Where to; it is made.
-        mirrors: Addresses that the name is put behind, tried in order.
+        mirrors: Addresses that the name is put behind, tried in order; None is :data:`MIRRORS`.
         progress: Called with the file's name, bytes so far and bytes in all, from another thread.
         stall_timeout_s: How long no byte may arrive.
 
@@ -117,7 +117,7 @@ def download_files(
         raise DataError(f"{directory} cannot be made: {error}") from error
     for name, md5 in md5s.items():
         meter = _Meter(name, progress)
-        fetch = _Fetch(name, md5, directory, mirrors, meter)
+        fetch = _Fetch(name, md5, directory, MIRRORS if mirrors is None else mirrors, meter)
         fetch.start()
         while fetch.is_alive():
             fetch.join(POLL_INTERVAL_S)

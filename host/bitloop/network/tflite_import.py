@@ -184,7 +184,8 @@ class _Importer:
         values = tensor.constant()
         if values is None or values.size != outputs:
             raise _unsupported(operator.name, f"biases that are no constant of {outputs} ({tensor.shape})")
-        return values.reshape(outputs)
+        # A converter gives zeros to a layer without biases; as stored numbers they would only cost bytes.
+        return values.reshape(outputs) if values.any() else None
 
     def _inputs(self, operator: TfliteOperator, *, least: int, most: int) -> None:
         if not least <= len(operator.inputs) <= most or any(index < 0 for index in operator.inputs[:least]):

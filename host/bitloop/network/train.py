@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bitloop import __version__
+import bitloop
 from bitloop.data.dataset import CLASSES, Dataset, Images
 from bitloop.data.splits import Split
 from bitloop.errors import NetworkError
@@ -236,7 +236,7 @@ def _parameters(architecture: Architecture, model: Any) -> dict[str, F32]:
 
 def _versions(keras: Any) -> dict[str, str]:
     versions = {
-        "bitloop": __version__,
+        "bitloop": bitloop.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "keras": str(keras.__version__),
