@@ -23,9 +23,11 @@ LogCallback = Callable[[int, str], None]
 RawCallback = Callable[[bytes], None]
 
 _EXCERPT_BYTES = 160
-_GARBAGE_BYTES = 16
+_GARBAGE_BYTES = 16  # from something that never sent a frame
+_GARBAGE_PIECES = 3  # damaged pieces from something that did
+_GARBAGE_TAIL_BYTES = 32  # the same, where no piece ends
 _RAW_IDLE_S = 0.3
-_MAX_RETRY_S = 2.0
+MAX_RETRY_S = 1.0
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Timing:
     timeout_s: float = 5.0
     connect_timeout_s: float = 5.0
     image_timeout_s: float = 30.0
-    retry_s: float = 0.5
+    retry_s: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Channel:
         self._heard_at = clock()
         self._read_at = self._heard_at
         self._noise_bytes = 0
+        self._noise_items = 0
         self._noise = b""
 
     def post(self, message: messages.Message) -> Posted:
@@ -153,7 +156,7 @@ class Channel:
             message: The request; it may reach the device several times.
             answer: The message that answers it.
             timeout_s: How long to try in all.
-            retry_s: Pause before the first repetition; doubles up to 2 s.
+            retry_s: Pause before the first repetition; doubles up to 1 s.
             doing: What this is for, to be read in an error.
 
         Returns:
@@ -165,17 +168,18 @@ class Channel:
             ProtocolError: What was answered is not this protocol.
         """
         started = self.clock()
+        deadline = started + timeout_s
         retry_s = max(retry_s, 2 * self.rtt_s)
         attempts: dict[int, float] = {}
         while True:
             now = self.clock()
-            if now - started >= timeout_s:
+            if now >= deadline:
                 raise self.silence(f"no answer to {message.TYPE.name} while {doing}", now - started)
             if attempts:
                 self.counters.retransmissions += 1
             attempts[self.post(message).sequence] = now
-            again_at = min(now + retry_s, started + timeout_s)
-            retry_s = max(min(2 * retry_s, _MAX_RETRY_S), 2 * self.rtt_s)
+            again_at = min(now + retry_s, deadline)
+            retry_s = max(min(2 * retry_s, MAX_RETRY_S), 2 * self.rtt_s)
             while (now := self.clock()) < again_at:
                 for frame in self.receive(again_at - now):
                     if frame.sequence not in attempts:
@@ -195,7 +199,10 @@ class Channel:
         name = self.transport.description
         known = self._heard != "nothing"
         heard = f"{self._heard}, {self.clock() - self._heard_at:.1f} s ago" if known else self._heard
-        if self._noise_bytes >= _GARBAGE_BYTES:
+        garbage = self._noise_bytes >= _GARBAGE_BYTES
+        if known:
+            garbage = self._noise_items >= _GARBAGE_PIECES or len(self.decoder.pending) >= _GARBAGE_TAIL_BYTES
+        if garbage:
             who = (
                 f"{name} has begun to send garbage"
                 if known
@@ -214,6 +221,7 @@ class Channel:
     def _take(self, items: list[Item], now: float) -> list[Frame]:
         frames: list[Frame] = []
         for item in items:
+            self._noise_items += not isinstance(item, Frame)
             if isinstance(item, RawBytes):
                 self.counters.raw_bytes += len(item.data)
                 logger.info("raw bytes: %s", excerpt(item.data))
@@ -237,6 +245,7 @@ class Channel:
         self._heard = messages.message_name(frame.type)
         self._heard_at = now
         self._noise_bytes = 0
+        self._noise_items = 0
         self._noise = b""
 
     def _log(self, frame: Frame) -> None:

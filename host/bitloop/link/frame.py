@@ -23,7 +23,6 @@ _ZEROS_TO_ONES = bytes([1, *range(1, 256)])
 _NONZERO_RUN = re.compile(rb"[^\0]+")
 
 _TEXT_BYTES = bytes([*b"\t\n\r\x1b", *range(0x20, 0x7F)])
-_TEXT_SHARE = 0.9
 
 
 class Frame(NamedTuple):
@@ -142,7 +141,7 @@ def body_that_fits(window_bytes: int) -> int:
 
 def is_text(data: bytes) -> bool:
     """Tell whether bytes read as text: at least nine tenths are printable ASCII, white space or escape."""
-    return bool(data) and len(data.translate(None, _TEXT_BYTES)) <= (1 - _TEXT_SHARE) * len(data)
+    return bool(data) and 10 * len(data.translate(None, _TEXT_BYTES)) <= len(data)
 
 
 class Decoder:

@@ -26,15 +26,16 @@ def say_hello(channel: Channel, *, timeout_s: float) -> DeviceInfo:
         ProtocolError: What answers is no bitloop firmware, or one of another major version.
     """
     started = channel.clock()
+    deadline = started + timeout_s
     retry_s = _RETRY_S
     parts: dict[int, dict[int, bytes]] = {}
     asked = False
-    while (now := channel.clock()) - started < timeout_s:
+    while (now := channel.clock()) < deadline:
         if asked:
             channel.counters.retransmissions += 1
         parts[channel.post(messages.HelloRequest()).sequence] = {}
         asked = True
-        again_at = min(now + retry_s, started + timeout_s)
+        again_at = min(now + retry_s, deadline)
         retry_s = min(2 * retry_s, _MAX_RETRY_S)
         while (now := channel.clock()) < again_at:
             for frame in channel.receive(again_at - now):

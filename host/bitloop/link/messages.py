@@ -13,9 +13,6 @@ from bitloop.spec import MessageType, Status
 
 M = TypeVar("M", bound="Message")
 
-RECORD_HEAD_BYTES = 12
-"""A result record before its logits: u16 label, u16 reserved, u64 ticks."""
-
 
 class Message:
     """Base of all messages: fixed fields, then, where ``TAIL`` is set, bytes as the last field."""

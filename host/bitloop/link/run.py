@@ -6,6 +6,7 @@ explains; then one RUN_ACK asks where things stand, and everything missing is se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,17 +18,15 @@ from bitloop import spec
 from bitloop.errors import ProtocolError, UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
-from bitloop.link.channel import Channel, Timing
+from bitloop.link.channel import MAX_RETRY_S, Channel, Timing
 from bitloop.link.frame import Frame
+from bitloop.link.pace import Pace
 from bitloop.link.refusals import error_from
 from bitloop.link.stream import StreamSender
 from bitloop.link.upload import ImageShape, Progress
 from bitloop.spec import MessageType, RunMode, RunOutput
 
 _END_S = 2.0
-_FIRST_IMAGE_S = 1.0
-_PACE_MARGIN = 1.5
-_PACE_LIMIT = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +79,19 @@ class Run:
         pixels: All images, one behind another, ``images * shape.pixels`` bytes.
         plan: What to do.
         timing: How long to wait.
+        pace: Of this model on this device.
     """
 
-    def __init__(self, channel: Channel, info: DeviceInfo, pixels: memoryview, plan: RunPlan, timing: Timing) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        info: DeviceInfo,
+        pixels: memoryview,
+        *,
+        plan: RunPlan,
+        timing: Timing,
+        pace: Pace,
+    ) -> None:
         self._channel = channel
         self._plan = plan
         self._timing = timing
@@ -92,7 +101,9 @@ class Run:
         self._record = plan.record()
         self._received = 0  # results taken, in order
         self._gap_at = -1  # where a missing result was last asked for
-        self._pace_s = 0.0  # an image, as measured
+        self._pace = pace
+        self._clean = True  # nothing was asked for again since the last progress
+        self._measured = False  # a batch is measured once, when its first result comes
         self._progressed_at = self._asked_at = channel.clock()
         self._pause_s = timing.retry_s
 
@@ -117,6 +128,7 @@ class Run:
                 "upload the model again, or update the firmware"
             )
         self._sender.start(0, ready.limit)
+        self._pace.begin_run()
         self._touch()
 
     def results(self, *, acknowledge: bool, progress: Progress | None) -> Iterator[Result]:
@@ -135,7 +147,8 @@ class Run:
                 if progress is not None:
                     progress(result.index + 1, images)
             if batch:
-                self._sender.forgive(self._channel.clock() - left_at)
+                away_s = self._channel.clock() - left_at
+                self._sender.forgive(away_s)
                 self._touch()
 
     def end(self, *, orderly: bool) -> None:
@@ -164,11 +177,13 @@ class Run:
     def _receive(self) -> list[Result]:
         now = self._channel.clock()
         silent_s = now - self._progressed_at
-        if silent_s >= self._patience_s():
+        waiting = self._waiting()
+        if silent_s >= self._pace.patience_s(waiting, self._received):
             raise self._channel.silence(
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
-        pause_s = max(self._pause_s, 2 * self._channel.rtt_s) + self._expected_s()
+        quiet_s = self._pace.quiet_s(waiting, self._plan.mode)
+        pause_s = max(self._pause_s, 2 * self._channel.rtt_s) + quiet_s
         batch: list[Result] = []
         progress = False
         for frame in self._channel.receive(self._asked_at + pause_s - now):
@@ -179,38 +194,33 @@ class Run:
             elif frame.type == MessageType.ERROR:
                 self._refused(messages.Error.decode(frame.body))
         now = self._channel.clock()
-        if batch:
-            # Slower counts at once, faster bit by bit.
-            self._pace_s = max((now - self._progressed_at) / len(batch), 0.9 * self._pace_s)
         if batch or progress:
+            self._note(now - self._progressed_at, waiting, bool(batch))
             self._touch()
         elif now - self._asked_at >= pause_s:
             self._ask_again()
             self._asked_at = now
-            self._pause_s = min(2 * self._pause_s, self._timing.timeout_s)
+            known = self._pace.image_s > 0 or not waiting
+            self._pause_s = min(2 * self._pause_s, MAX_RETRY_S if known else math.inf)
         return batch
+
+    def _note(self, seconds: float, waiting: int, has_results: bool) -> None:
+        self._pace.progress(seconds)
+        if has_results and not self._measured:
+            self._pace.batch(seconds, waiting, clean=self._clean)
+        self._measured = has_results
 
     def _touch(self) -> None:
         self._progressed_at = self._asked_at = self._channel.clock()
         self._pause_s = self._timing.retry_s
+        self._clean = True
 
     def _waiting(self) -> int:
         """Images that the device may be computing."""
         return self._sender.position // self._plan.shape.pixels - self._received
 
-    def _expected_s(self) -> float:
-        waiting = self._waiting()
-        if not self._received:
-            return _FIRST_IMAGE_S if waiting and self._timing.image_timeout_s > _FIRST_IMAGE_S else 0.0
-        return _PACE_MARGIN * self._pace_s * waiting
-
-    def _patience_s(self) -> float:
-        waiting = self._waiting()
-        if not self._received:
-            return self._timing.timeout_s + (self._timing.image_timeout_s if waiting else 0.0)
-        return self._timing.timeout_s + _PACE_LIMIT * self._pace_s * waiting
-
     def _ask_again(self) -> None:
+        self._clean = False
         self._channel.counters.resend_requests += 1
         self._sender.post(messages.RunAck(self._received, 1))
 

@@ -20,6 +20,7 @@ from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
 from bitloop.link.handshake import say_hello
+from bitloop.link.pace import Pace
 from bitloop.link.run import ImageRun, Result, Run, RunPlan
 from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
 from bitloop.link.upload import ImageShape, Progress, UploadReport, upload
@@ -66,6 +67,7 @@ class Session:
         self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
         self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
         self._shape: ImageShape | None = None
+        self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False
 
@@ -158,6 +160,7 @@ class Session:
         """
         info = self._ready()
         self._shape = None
+        self._pace = Pace(self._timing)
         with self._explaining("the upload"):
             report = upload(self._channel, info, image, arena_bytes, timing=self._timing, progress=progress)
         self._shape = ImageShape.of(image)
@@ -208,7 +211,7 @@ class Session:
         if plan.images != 1:
             raise UsageError(f"a trace takes one image, {plan.images} were given")
         info = self._ready()
-        run = Run(self._channel, info, _bytes_of(pixels), plan, self._timing)
+        run = Run(self._channel, info, _bytes_of(pixels), plan=plan, timing=self._timing, pace=self._pace)
         with self._explaining("the trace"):
             run.begin()
             for _ in run.results(acknowledge=False, progress=None):
@@ -288,7 +291,7 @@ class Session:
 
     def _steps(self, plan: RunPlan, data: memoryview, progress: Progress | None) -> Generator[Result, None, None]:
         info = self.info or DeviceInfo()
-        run = Run(self._channel, info, data, plan, self._timing)
+        run = Run(self._channel, info, data, plan=plan, timing=self._timing, pace=self._pace)
         with self._explaining("the run"):
             try:
                 run.begin()
@@ -315,7 +318,7 @@ class Session:
             if self._restarted(what, error) or isinstance(error, ProtocolError):
                 raise
             raise DeviceTimeoutError(
-                f"{error} It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout"
+                f"{error}. It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout"
             ) from error
         except DeviceError as error:
             if error.status not in (Status.BAD_STATE, Status.NO_MODEL):

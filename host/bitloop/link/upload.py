@@ -11,7 +11,7 @@ from bitloop import spec
 from bitloop.errors import UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
-from bitloop.link.channel import Channel, Timing
+from bitloop.link.channel import MAX_RETRY_S, Channel, Timing
 from bitloop.link.refusals import error_from
 from bitloop.link.stream import StreamSender
 from bitloop.spec import MessageType
@@ -135,4 +135,4 @@ def _send(channel: Channel, sender: StreamSender, total: int, timing: Timing, pr
         elif now - asked_at >= quiet_s:
             sender.rewind()
             asked_at = now
-            pause_s = min(2 * pause_s, timing.timeout_s)
+            pause_s = min(2 * pause_s, MAX_RETRY_S)

@@ -109,9 +109,14 @@ class Serial(SerialBase):  # type: ignore[misc]
         from bitloop.native.build import simulator_binary  # noqa: PLC0415 - compiles, and imports more than pyserial
 
         command = [str(simulator_binary()), *arguments]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
         try:
+            if arguments:
+                _check(command, self._port)
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
             self._socket = self._start_with_pair(command) if _has_pairs() else self._start_with_port(command)
+        except SerialException:
+            self._release()
+            raise
         except OSError as error:
             self._release()
             raise SerialException(f"{self._port}: the simulator cannot be started: {error}") from error
@@ -330,6 +335,14 @@ class Serial(SerialBase):  # type: ignore[misc]
 def _has_pairs() -> bool:
     """Tell whether a child can inherit one end of a socket pair."""
     return os.name == "posix" and hasattr(socket, "AF_UNIX")
+
+
+def _check(command: list[str], url: str) -> None:
+    """Let the simulator judge its arguments, so that a wrong one is an error of opening, not of a broken stream."""
+    done = subprocess.run([*command, "--help"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace").strip()
+        raise SerialException(f"{url}: the simulator refuses its options: {words or f'exit code {done.returncode}'}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
