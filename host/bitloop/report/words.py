@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bitloop.bench.metrics import Proportion
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitloop.bench.metrics import Proportion
 
 __all__ = ["count", "interval", "percent", "seconds", "share", "size", "ticks"]
 

@@ -1,0 +1,105 @@
+"""``bitloop train``: a network from the zoo's architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitloop.cli import console, options, sources
+from bitloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from bitloop.network.train import TrainingProgress
+
+
+@console.handled
+def train(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An architecture of the zoo.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.npz", help="Default: NAME.npz.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", "--data", metavar="NAME|DIR", help="mnist, digits or a directory.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most.", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's, at the start.", show_default=False)] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without progress on the search split.", show_default=False)
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="cross-entropy or squared-error.", show_default=False)] = None,
+    augment: Annotated[
+        int | None, typer.Option(min=0, help="Shift images by up to so many pixels.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a network on Keras; options that are left out are what the zoo's own network was trained with."""
+    from dataclasses import replace  # noqa: PLC0415 - beside the rest
+
+    from bitloop.network.settings import LOSSES  # noqa: PLC0415 - numpy
+    from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
+    from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
+
+    entry = zoo_entry(name)
+    target = out or Path(f"{name}.npz")
+    if target.suffix.lower() != ".npz":
+        raise UsageError(f"{target} does not end with .npz, as a network's file does")
+    if target.exists() and not force:
+        raise UsageError(f"{target} is there already; name another file with --out, or say --force to replace it")
+    settings = entry.settings
+    losses = {each.replace("_", "-"): each for each in LOSSES}
+    if loss is not None and loss.replace("_", "-") not in losses:
+        raise UsageError(f"unknown loss {loss!r}; there are {', '.join(losses)}")
+    settings = replace(
+        settings,
+        seed=settings.seed if seed is None else seed,
+        epochs=settings.epochs if epochs is None else epochs,
+        batch_size=settings.batch_size if batch_size is None else batch_size,
+        learning_rate=settings.learning_rate if learning_rate is None else learning_rate,
+        patience=settings.patience if patience is None else patience,
+        loss=settings.loss if loss is None else losses[loss.replace("_", "-")],
+        augment=settings.augment if augment is None else augment,
+    )
+    dataset = sources.load_dataset(data, entry.dataset)
+    with console.progress() as step:
+
+        def show(state: TrainingProgress) -> None:
+            step(f"epoch {state.epoch}", state.step, state.steps)
+            if state.search_accuracy is not None:
+                console.say(
+                    f"epoch {state.epoch} of at most {state.epochs}: loss {state.loss:.4f}, "
+                    f"search accuracy {100 * state.search_accuracy:.2f} %"
+                )
+
+        network = train_network(
+            entry.architecture,
+            dataset,
+            seed=settings.seed,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            patience=settings.patience,
+            loss=settings.loss,
+            augment=settings.augment,
+            progress=show,
+        )
+    network.save_npz(target)
+    metadata = dict(network.metadata)
+    if as_json:
+        console.print_json({"path": str(target), **metadata})
+        return
+    rows = [
+        ("network", f"{name}, {sum(array.size for array in network.parameters.values()):,} parameters"),
+        ("data", f"{dataset.name} ({dataset.origin})"),
+        ("best epoch", f"{metadata['best_epoch']} of {metadata['epochs_run']}"),
+        ("search accuracy", f"{100 * float(metadata['search_accuracy']):.2f} %"),
+        ("confirm accuracy", f"{100 * float(metadata['confirm_accuracy']):.2f} %"),
+        ("again with", str(metadata["command"])),
+    ]
+    console.print_table(f"{target}", ("", ""), rows)

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|DIR",
+        help="Data set: mnist, digits, or a directory that holds MNIST's files. Default: the one the network is for.",
+        show_default=False,
+    ),
+]
+SplitName = Annotated[
+    str,
+    typer.Option("--split", help="train, search, confirm or test; test opens the vault, and that is recorded."),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", min=1, help="Only the first N images of the split.", show_default=False)
+]
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", help="Why the test split is opened; kept in the vault's log.", show_default=False),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", "-w", metavar="SPEC", help="Format of the weights, e.g. e4m3:pow2, int4:channel."),
+]
+Biases = Annotated[
+    str | None,
+    typer.Option(
+        "--biases", "-b", metavar="SPEC", help="Format of the biases. Default: the weights' if a float, else fp32."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TENSOR=SPEC", help="Format of one tensor, e.g. dense1.weights=int4. Repeatable."),
+]
+Device = Annotated[
+    str, typer.Option("--device", "-d", metavar="URL", help="Port or pyserial URL: /dev/ttyUSB0, COM5, sim://native.")
+]
+Baud = Annotated[int, typer.Option("--baud", min=1, help="Bits a second of a serial port.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0.1, help="Seconds without progress until a device is given up.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")]

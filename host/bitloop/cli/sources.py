@@ -1,0 +1,69 @@
+"""What commands are given by name: data sets, networks, models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitloop.cli import console
+from bitloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from bitloop.data.dataset import Dataset
+    from bitloop.quantize.model import Model
+
+__all__ = ["MODEL_SUFFIX", "load_dataset", "load_model", "names_of_model"]
+
+MODEL_SUFFIX = ".blm"
+
+
+def load_dataset(data: str | None, default: str = "mnist") -> Dataset:
+    """Load a data set, with a progress bar where it must be downloaded.
+
+    Args:
+        data: its name, or a directory that holds MNIST's files; None is ``default``.
+        default: a data set's name.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    from bitloop.bench.select import find_dataset  # noqa: PLC0415 - numpy
+
+    with console.progress() as step:
+        return find_dataset(default if data is None else data, progress=step)
+
+
+def load_model(source: str, *, weights: str | None, biases: str | None, overrides: Sequence[str]) -> Model:
+    """Read a MODEL, or quantize a network on the fly.
+
+    Args:
+        source: a ``.blm`` file; or a network of the zoo, a ``.npz``, ``.keras`` or ``.tflite`` file.
+        weights: tensor spec for a network's weights; None is fp32.
+        biases: the same for biases; None follows from the weights.
+        overrides: texts such as ``dense1.weights=int4``.
+
+    Raises:
+        UsageError: formats were given for a MODEL, which has its own.
+        BitloopError: it cannot be read or quantized.
+    """
+    from bitloop.quantize import blm  # noqa: PLC0415 - numpy
+
+    if Path(source).suffix.lower() == MODEL_SUFFIX:
+        if weights is not None or biases is not None or overrides:
+            raise UsageError(
+                f"{source} is quantized already: leave out --weights, --biases and --set, or name a network instead"
+            )
+        return blm.load(source)
+    from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
+    from bitloop.quantize.apply import quantize  # noqa: PLC0415 - numpy
+    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
+
+    recipe = parse_recipe(weights or "fp32", biases, overrides)
+    return quantize(load_network(source), recipe)
+
+
+def names_of_model(model: Model) -> tuple[str, str]:
+    """Return a model's default data set, and a name for a directory: no separators, no blanks."""
+    words = "".join(c if c.isalnum() or c in "-._" else "-" for c in model.name)
+    return model.dataset or "mnist", words.strip(".-") or "model"
