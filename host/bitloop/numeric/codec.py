@@ -15,14 +15,14 @@ import numpy.typing as npt
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import Format
 from bitloop.numeric.rounding import Rounding, stochastic_bits
-from bitloop.spec import FormatKind
+from bitloop.spec import FormatKind, TopCodes
 
 Overflow = Literal["saturate", "inf"]
 Codes = npt.NDArray[np.uint32]
 _Int = npt.NDArray[np.int64]
 _Float = npt.NDArray[np.float64]
 
-_BLOCK = 1 << 15  # elements at a time: the temporaries stay in the second-level cache
+_BLOCK = 15 << 10  # elements at a time: a temporary stays below the 128 KiB at which malloc turns to the kernel
 _TABLE_BITS = 16  # widest code that is decoded by table
 _FRACTION = 52
 _FRACTION_MASK = (1 << _FRACTION) - 1
@@ -157,9 +157,10 @@ def _encode_nearest(v: _Float, fmt: Format) -> _Int:
     field says how many binades to count up. This is still the only rounding.
     """
     mantissa = fmt.mantissa_bits
-    magnitude = np.minimum(np.abs(v), fmt.max_finite)
+    magnitude = np.abs(v)
+    np.clip(magnitude, 0.0, fmt.max_finite, out=magnitude)  # several times faster than np.minimum by a scalar
     offset = (magnitude.view(np.int64) & _INFINITY).view(np.float64)  # the power of two at or below it
-    np.maximum(offset, 2.0**fmt.min_exponent, out=offset)
+    np.clip(offset, 2.0**fmt.min_exponent, np.inf, out=offset)
     offset *= 2.0 ** (_FRACTION - mantissa)
     magnitude += offset
     total = magnitude.view(np.int64)
@@ -282,6 +283,10 @@ def _decode(codes: Codes, fmt: Format) -> npt.NDArray[np.float32]:
     if not fmt.is_float:
         elements = np.ldexp(_signed(codes.astype(np.int64), fmt).astype(np.float64), -fmt.fraction_bits)
         return np.where(is_finite_code(codes, fmt), elements, np.nan).astype(np.float32)
+    if fmt.subnormals and (fmt.exponent_bits, fmt.bias, fmt.top_codes) == (8, 127, TopCodes.IEEE):
+        elements = (codes << np.uint32(23 - fmt.mantissa_bits)).view(np.float32)  # binary32 cut short
+        elements[np.isnan(elements)] = np.nan  # no signalling ones
+        return elements
     magnitude = (codes & np.uint32((1 << fmt.exponent_bits + fmt.mantissa_bits) - 1)).astype(np.int64)
     field = magnitude >> fmt.mantissa_bits
     mantissa = magnitude & ((1 << fmt.mantissa_bits) - 1)
