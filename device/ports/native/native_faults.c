@@ -237,12 +237,16 @@ static const char *flip_code(const fault *f, uint8_t *arena, const bl_image_tens
 
 static const char *raise_scale(const fault *f, uint8_t *arena, const bl_image_tensor *t)
 {
-    uint8_t *scale = arena + t->scales + 4u * f->element;
+    uint32_t first = f->has_element ? f->element : 0;
+    uint32_t last = f->has_element ? f->element : t->groups - 1u;
 
-    if (t->scale_kind == BL_SCALE_NONE || f->element >= t->groups) {
+    if (t->scale_kind == BL_SCALE_NONE || last >= t->groups) {
         return "the tensor has no such scale";
     }
-    bl_store_u32(scale, bl_load_u32(scale) + 1u);
+    for (uint32_t group = first; group <= last; group++) {
+        uint8_t *scale = arena + t->scales + 4u * group;
+        bl_store_u32(scale, bl_load_u32(scale) + (uint32_t)f->ulp);
+    }
     return NULL;
 }
 

@@ -10,7 +10,7 @@ typedef enum {
     FAULT_LAYER,    /* an output of a layer is some ulp off */
     FAULT_CODE,     /* a bit of a stored code is flipped, after the checks */
     FAULT_BIAS,     /* the same, in a bias tensor */
-    FAULT_SCALE,    /* a scale is the next binary32 up, after the checks */
+    FAULT_SCALE,    /* scales are some ulp off, after the checks */
     FAULT_HASH_IMAGE,
     FAULT_HASH_FIRMWARE,
     FAULT_PROBE,    /* one probe result has a wrong bit */

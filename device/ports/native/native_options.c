@@ -20,7 +20,7 @@ static const char usage[] =
     "                                            (every image; the element of greatest magnitude)\n"
     "      code:T[,element:E][,bit:B]            a bit of a code of weight tensor T is flipped after the checks\n"
     "      bias:T[,element:E][,bit:B]            the same in bias tensor T\n"
-    "      scale:T[,element:G]                   scale G of tensor T is the next binary32 up\n"
+    "      scale:T[,element:G][,ulp:N]           scale G (all) of tensor T is N ulp off (the next binary32 up)\n"
     "      hash:image, hash:firmware             a hash is told wrongly\n"
     "      probe:K                               case K of the arithmetic probe is wrong\n"
     "      version:N                             the device speaks protocol major N\n"
