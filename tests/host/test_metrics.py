@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from bitloop.bench.metrics import confusion_matrix, mcnemar_exact_p, percentile, summarize, wilson
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bitloop.bench.metrics import confusion_matrix, mcnemar_exact_p, percentile, summarize, wilson
 
 
 def test_wilson_gives_the_published_intervals() -> None:

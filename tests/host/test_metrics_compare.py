@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from bitloop.bench.compare import NAN_ULP, bits, compare_vectors, ulp_distance
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bitloop.bench.compare import NAN_ULP, bits, compare_vectors, ulp_distance
 
 
 def f32(*patterns: int) -> np.ndarray:

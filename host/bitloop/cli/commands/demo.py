@@ -129,7 +129,8 @@ def print_demo(records: list[RunRecord], directories: list[Path]) -> None:
                 f"{record.dataset.measured:,}",
                 "–"
                 if accuracy is None
-                else f"{words.percent(accuracy.device.value, total=accuracy.device.total)} ({words.interval(accuracy.device)})",
+                else f"{words.percent(accuracy.device.value, total=record.dataset.measured)} "
+                f"({words.interval(accuracy.device)})",
                 f"{record.exact.matching:,} of {record.exact.total:,}",
                 "–" if latency is None else words.ticks(latency.median),
                 f"{record.ram.predicted:,}",
