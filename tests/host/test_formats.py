@@ -1,8 +1,12 @@
 """Names and limits of formats, against published tables and a grammar written apart from the parser."""
 
+import re
+from pathlib import Path
+
 import pytest
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import BINARY, COMMON_NAMES, TERNARY, Format, float_format, parse_format
+from bitloop.quantize.spec import TOKENS, parse_tensor_spec
 from bitloop.spec import FormatKind, TopCodes
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -160,3 +164,21 @@ def test_bounds_in_binary32_are_tight() -> None:
     assert float_format(8, 0, top_codes=TopCodes.FN).max_finite == 2.0**127
     with pytest.raises(FormatError, match="largest exponent"):
         float_format(8, 1, top_codes=TopCodes.FN)
+
+
+def test_the_document_says_what_the_code_does() -> None:
+    text = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| (\d+)[^|]*\| ([0-9.e+-]+) \| ([0-9.e+-]+) \|", text, re.MULTILINE)
+    assert len(rows) >= 20
+    for name, width, largest, smallest in rows:
+        fmt = parse_format(name)
+        assert fmt.name == name
+        assert (width, largest, smallest) == (str(fmt.width_bits), f"{fmt.max_finite:g}", f"{fmt.min_positive:g}")
+    examples = re.search(r"\| spec \| is \|\n(.*?)\n\n", text, re.DOTALL)
+    assert examples is not None
+    specs = re.findall(r"^\| `([^`]+)`", examples[1], re.MULTILINE)
+    assert len(specs) >= 8
+    for spec in specs:
+        parse_tensor_spec(spec)
+    for token in TOKENS:
+        assert f"`{token}`" in text
