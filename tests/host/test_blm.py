@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitloop.errors import ModelError
 from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, ReLU, Softmax
 from bitloop.network.network import Network
@@ -19,8 +22,6 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.spec import MAX_MODEL_BYTES
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def _model(weights: str = "int4:affine:channel", *overrides: str) -> Model:

@@ -4,13 +4,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitloop.errors import FormatError
 from bitloop.numeric import codec
 from bitloop.numeric.codec import decode, decode_table, encode, is_finite_code
 from bitloop.numeric.formats import parse_format
 from bitloop.numeric.rounding import Rounding, stochastic_bits
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 E4M3, E4M3FN, INT8, UINT4 = (parse_format(name) for name in ("e4m3", "e4m3fn", "int8", "uint4"))
 MASK = 0xFFFFFFFF

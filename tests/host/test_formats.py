@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import BINARY, COMMON_NAMES, TERNARY, Format, float_format, parse_format
 from bitloop.quantize.spec import TOKENS, parse_tensor_spec
 from bitloop.spec import FormatKind, TopCodes
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 # name: width, largest, smallest positive. IEEE 754-2019 table 3.5 (fp16, fp32); Google's bfloat16; OCP 8-bit Floating
 # Point Specification 1.0, tables 1 and 2 (e4m3fn, e5m2); OCP Microscaling Formats 1.0, tables 2 to 5 (the finite ones);

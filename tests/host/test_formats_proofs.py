@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
 from bitloop.numeric import codec
 from bitloop.numeric.formats import parse_format
 

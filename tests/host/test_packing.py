@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bitloop.errors import FormatError
 from bitloop.numeric.packing import pack, pack_bits, pack_trits, packed_bytes, unpack, unpack_bits, unpack_trits
 from bitloop.spec import Packing
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitloop.errors import FormatError, NetworkError
 from bitloop.network.architecture import Architecture, Conv2D, Dense, Flatten, ReLU
 from bitloop.network.network import Network
@@ -16,8 +19,6 @@ from bitloop.quantize.model import QuantizedTensor
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.quantize.scales import MAX_ELEMENT, choose_scales
 from bitloop.quantize.spec import parse_tensor_spec
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 F64 = npt.NDArray[np.float64]
 SINGLE = st.floats(-(2.0**60), 2.0**60, width=32)

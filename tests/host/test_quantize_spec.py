@@ -1,14 +1,15 @@
 """Texts of tensor specs and recipes, and what is refused."""
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import COMMON_NAMES, parse_format
 from bitloop.numeric.rounding import Rounding
 from bitloop.quantize.recipe import Recipe, parse_recipe
 from bitloop.quantize.spec import TensorSpec, parse_tensor_spec
 from bitloop.spec import Granularity, Packing, ScaleKind
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ import gfloat
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
 from bitloop.numeric.codec import decode, encode, is_finite_code
 from bitloop.numeric.formats import Format, float_format, parse_format
 from bitloop.numeric.rounding import Rounding
