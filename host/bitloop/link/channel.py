@@ -24,8 +24,7 @@ RawCallback = Callable[[bytes], None]
 
 _EXCERPT_BYTES = 160
 _GARBAGE_BYTES = 16  # from something that never sent a frame
-_GARBAGE_PIECES = 3  # damaged pieces from something that did
-_GARBAGE_TAIL_BYTES = 32  # the same, where no piece ends
+_GARBAGE_LATER_BYTES = 48  # from something that did: a frame or two may be damaged
 _RAW_IDLE_S = 0.3
 MAX_RETRY_S = 1.0
 
@@ -108,7 +107,6 @@ class Channel:
         self._heard_at = clock()
         self._read_at = self._heard_at
         self._noise_bytes = 0
-        self._noise_items = 0
         self._noise = b""
 
     def post(self, message: messages.Message) -> Posted:
@@ -199,10 +197,7 @@ class Channel:
         name = self.transport.description
         known = self._heard != "nothing"
         heard = f"{self._heard}, {self.clock() - self._heard_at:.1f} s ago" if known else self._heard
-        garbage = self._noise_bytes >= _GARBAGE_BYTES
-        if known:
-            garbage = self._noise_items >= _GARBAGE_PIECES or len(self.decoder.pending) >= _GARBAGE_TAIL_BYTES
-        if garbage:
+        if self._noise_bytes >= (_GARBAGE_LATER_BYTES if known else _GARBAGE_BYTES):
             who = (
                 f"{name} has begun to send garbage"
                 if known
@@ -221,7 +216,6 @@ class Channel:
     def _take(self, items: list[Item], now: float) -> list[Frame]:
         frames: list[Frame] = []
         for item in items:
-            self._noise_items += not isinstance(item, Frame)
             if isinstance(item, RawBytes):
                 self.counters.raw_bytes += len(item.data)
                 logger.info("raw bytes: %s", excerpt(item.data))
@@ -245,7 +239,6 @@ class Channel:
         self._heard = messages.message_name(frame.type)
         self._heard_at = now
         self._noise_bytes = 0
-        self._noise_items = 0
         self._noise = b""
 
     def _log(self, frame: Frame) -> None:

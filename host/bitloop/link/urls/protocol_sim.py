@@ -138,8 +138,9 @@ class Serial(SerialBase):  # type: ignore[misc]
     @property
     def in_waiting(self) -> int:
         """Bytes that can be read at once, 64 KB at most."""
+        stream = self._stream()
         try:
-            return len(self._stream().recv(_PEEK_BYTES, socket.MSG_PEEK))
+            return len(stream.recv(_PEEK_BYTES, socket.MSG_PEEK))
         except BlockingIOError:
             return 0
         except OSError as error:
