@@ -24,12 +24,14 @@ class Fault:
     what: str
     url: str
     layer: str | None
+    reaches_logits: bool = True
 
 
 FAULTS = (
     Fault("one ULP, first layer", "layer:0,ulp:1,element:2808", "conv1"),
     Fault("one ULP, second convolution", "layer:2,ulp:1,element:960", "conv2"),
     Fault("one ULP, last layer", "layer:4,ulp:1,element:3", "dense1"),
+    Fault("one ULP that no logit shows", "layer:0,ulp:1,element:5", "conv1", reaches_logits=False),
     Fault("one bit of one weight code", "code:0,element:3,bit:1", "conv1"),
     Fault("one bit of one weight code, last layer", "code:4,element:1203,bit:0", "dense1"),
     Fault("a wrong bias", "bias:3", "conv2"),
@@ -48,7 +50,8 @@ def caught(fault: Fault, record: RunRecord) -> bool:
     found = record.exact.divergence
     return (
         record.exact.first_diverging_layer == fault.layer
-        and record.exact.failing_count == record.exact.total - record.exact.matching > 0
+        and record.exact.failing_count == record.exact.total - record.exact.matching
+        and (record.exact.failing_count > 0) == fault.reaches_logits
         and found is not None
         and found.ulp > 0
     )

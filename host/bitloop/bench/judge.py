@@ -103,8 +103,8 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def exact_of(measured: Measured, divergence: Divergence | None) -> Exact:
-    """Compare the logits bit by bit."""
+def exact_of(measured: Measured, divergence: Divergence | None, *, audited: int) -> Exact:
+    """Compare the logits bit by bit; ``audited`` images were compared layer by layer besides."""
     n = measured.count
     comparison = compare_vectors(measured.device_logits[:n], measured.host_logits[:n])
     return Exact(
@@ -113,6 +113,7 @@ def exact_of(measured: Measured, divergence: Divergence | None) -> Exact:
         max_ulp=comparison.max_ulp,
         first_diverging_layer=None if divergence is None else divergence.layer,
         divergence=divergence,
+        audited=audited,
         failing_count=len(comparison.failing),
         failing=tuple(int(measured.indices[row]) for row in comparison.failing[:FAILING_KEPT]),
     )
@@ -248,6 +249,9 @@ def judge(
     reasons: list[str] = []
     if exact.failing_count:
         reasons.append(_divergence_words(exact))
+    elif exact.divergence is not None:
+        found = exact.divergence
+        reasons.append(f"layer {found.layer} differs by {found.ulp:,} ULP on image {found.image_index:,}")
     if labels.impossible:
         reasons.append(f"{labels.impossible:,} labels of the device do not follow from its own logits")
     reasons += claims

@@ -67,13 +67,17 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Exact:
-    """Bitwise comparison of the logits. ``failing`` lists the first failing images' indices in the data set."""
+    """Bitwise comparison of the logits. ``failing`` lists the first failing images' indices in the data set.
+
+    ``audited`` images were compared in every layer besides; a divergence found there need not show in any logit.
+    """
 
     matching: int
     total: int
     max_ulp: int
     first_diverging_layer: str | None
     divergence: Divergence | None
+    audited: int
     failing_count: int
     failing: tuple[int, ...]
 

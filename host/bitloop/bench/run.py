@@ -73,6 +73,8 @@ class RunOptions:
         mode: "timing": nothing crosses the line while an image is computed; "throughput": line and computing overlap.
         per_layer: whether each layer is timed too, where the device can.
         warm_up_images: run before the first that counts, from the front of the same images.
+        audit_images: of a run whose logits all agree, so many first images are run again and *every* layer's output is
+            compared: an error that no logit shows is found too.
         slots: images the device shall hold at once, or None for as many as are useful and fit.
         baud: of a serial port.
         timing: how long to wait for what; None for the link's defaults.
@@ -83,6 +85,7 @@ class RunOptions:
     mode: str = "timing"
     per_layer: bool = True
     warm_up_images: int = 8
+    audit_images: int = 1
     slots: int | None = None
     baud: int = DEFAULT_BAUD
     timing: Timing | None = None
@@ -132,6 +135,8 @@ def run(
         raise UsageError(f"unknown mode {options.mode!r}; there are {', '.join(MODES)}")
     if options.warm_up_images < 0:
         raise UsageError(f"{options.warm_up_images} images make no warm-up; 0 leaves it out")
+    if options.audit_images < 0:
+        raise UsageError(f"{options.audit_images} images make no audit; 0 leaves it out")
     check_fit(model, images)
     directory = None if out_dir is None else RunDirectory(out_dir)
     if directory is not None:
@@ -167,6 +172,7 @@ class _Attempt:
         self.status = "complete"
         self.stats: dict[str, int] = {}
         self.divergence: Divergence | None = None
+        self.audited = 0
         self.before = Counters()
         self.counters = Counters()
         self.seconds = 0.0
@@ -241,8 +247,10 @@ class _Attempt:
             return
         try:
             self.stats = self.session.stats()
-            if self.measured.failing and self.status == "complete":
-                rows = self.measured.failing[:TRACED_IMAGES]
+            rows = self.measured.failing[:TRACED_IMAGES]
+            if not rows and Capability.ACTIVATIONS in self.info.capabilities:
+                rows = list(range(min(self.options.audit_images, self.measured.count)))
+            if rows and self.status == "complete":
                 self.divergence = find_divergence(
                     self.session,
                     self.model,
@@ -250,6 +258,7 @@ class _Attempt:
                     self.images.pixels[rows],
                     [int(self.images.index[row]) for row in rows],
                 )
+                self.audited = 0 if self.measured.failing else len(rows)
         except (BitloopError, KeyboardInterrupt) as error:
             _LOGGER.warning("after the run: %s", error or "interrupted")
 
@@ -260,7 +269,7 @@ class _Attempt:
         claims = list(self.claims)
         if ram.measured is not None and ram.measured > ram.predicted:
             claims.append(f"the device wrote {ram.measured:,} bytes of its arena, the plan allows {ram.predicted:,}")
-        exact = judging.exact_of(measured, self.divergence)
+        exact = judging.exact_of(measured, self.divergence, audited=self.audited)
         labels = judging.labels_agreeing(measured)
         device = device_identity(device_url, info)
         verdict = judging.judge(

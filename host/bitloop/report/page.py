@@ -118,6 +118,14 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
     )
 
 
+def _no_bit_differs(run: RunRecord) -> str:
+    exact = run.exact
+    if exact.divergence is not None:
+        return f"but layer {exact.divergence.layer} differs"
+    images = "1 image" if exact.audited == 1 else f"{exact.audited:,} images"
+    return f"no bit differs, nor in any layer of {images}" if exact.audited else "no bit differs"
+
+
 def _cards(run: RunRecord) -> list[Card]:
     cards: list[Card] = []
     if run.accuracy is not None:
@@ -131,7 +139,7 @@ def _cards(run: RunRecord) -> list[Card]:
             )
         )
     exact = f"{run.exact.matching:,} of {run.exact.total:,}"
-    distance = "no bit differs" if run.exact.max_ulp == 0 else f"greatest distance {run.exact.max_ulp:,} ULP"
+    distance = _no_bit_differs(run) if run.exact.max_ulp == 0 else f"greatest distance {run.exact.max_ulp:,} ULP"
     cards.append(
         Card("Bit-identical logits", exact, (distance, f"{run.labels.agreeing:,} of {run.labels.total:,} labels agree"))
     )

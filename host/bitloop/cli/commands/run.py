@@ -38,6 +38,7 @@ def run(
     mode: Annotated[str, typer.Option(help="timing: quiet line; throughput: line and computing overlap.")] = "timing",
     per_layer: Annotated[bool, typer.Option(help="Time each layer too.")] = True,
     warm_up: Annotated[int, typer.Option(min=0, help="Images run before the first that counts.")] = 8,
+    audit: Annotated[int, typer.Option(min=0, help="Images whose every layer is compared.")] = 1,
     slots: Annotated[
         int | None, typer.Option(min=1, help="Images the device holds at once.", show_default=False)
     ] = None,
@@ -75,6 +76,7 @@ def run(
                 mode=mode,
                 per_layer=per_layer,
                 warm_up_images=warm_up,
+                audit_images=audit,
                 slots=slots,
                 baud=baud,
                 timing=timing,
@@ -84,6 +86,7 @@ def run(
             vault=chosen.openings,
             progress=step,
             on_log=lambda _, text: console.say(f"device: {text}"),
+            on_raw=lambda data: console.say(f"device, no frame: {data.decode('utf-8', 'backslashreplace').strip()}"),
         )
     report = write_report(directory)
     if as_json:
