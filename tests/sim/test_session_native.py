@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serial
+import serial.rfc2217
 
 from bitloop import spec
 from bitloop.errors import (
@@ -27,6 +28,7 @@ from bitloop.errors import (
     ProtocolError,
     ToolchainError,
     TransportError,
+    UsageError,
 )
 from bitloop.hello import DeviceInfo
 from bitloop.link.channel import Timing
@@ -193,6 +195,16 @@ def test_traces_are_exact(model, pixels):
         with pytest.raises(DeviceError) as caught:
             session.trace(pixels[0], len(planned.operations))
     assert caught.value.status == Status.BAD_ARGUMENT
+
+
+def test_results_too_long_for_a_frame_are_refused_in_words(model, pixels):
+    with connect("sim://native?body=64") as session:
+        load(session, model)
+        with pytest.raises(
+            UsageError, match="a result of 68 bytes does not fit the device's frames, which have room for 58"
+        ):
+            session.run(pixels[:2], RunMode.TIMING, RunOutput.LOGITS | RunOutput.LAYER_TICKS)
+        assert len(list(session.run(pixels[:2]))) == 2
 
 
 def test_an_image_is_kept_across_sessions_on_one_line(model, pixels, expected):
@@ -432,6 +444,50 @@ def test_over_a_real_serial_port(model, pixels, expected):
             thread.join(5)
         host.close()
     assert np.stack([result.logits for result in results]).tobytes() == expected.tobytes()
+
+
+def serve_rfc2217(listener):
+    """What pyserial's own example server does, with the simulated device for a port."""
+    stream, _ = listener.accept()
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    port = serial.serial_for_url("sim://native?body=512&window=4k", timeout=0.5)
+    lock = threading.Lock()
+
+    class Connection:
+        def write(self, data):
+            with lock:
+                stream.sendall(data)
+
+    manager = serial.rfc2217.PortManager(port, Connection())
+
+    def down():
+        with contextlib.suppress(OSError):
+            while True:
+                data = port.read(1)
+                data += port.read(port.in_waiting)
+                Connection().write(b"".join(manager.escape(data)))
+
+    thread = threading.Thread(target=down, daemon=True)
+    thread.start()
+    with contextlib.suppress(OSError):
+        while data := stream.recv(4096):
+            port.write(b"".join(manager.filter(data)))
+    port.close()
+    thread.join(5)
+    stream.close()
+
+
+@pytest.mark.filterwarnings("ignore:set(Daemon|Name)..:DeprecationWarning")  # pyserial's own
+def test_over_rfc2217(model, pixels, expected):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve_rfc2217, args=(listener,), daemon=True)
+        server.start()
+        with connect(f"rfc2217://127.0.0.1:{listener.getsockname()[1]}") as session:
+            load(session, model)
+            results = list(session.run(pixels[:100]))
+        server.join(10)
+    assert np.stack([result.logits for result in results]).tobytes() == expected[:100].tobytes()
+    assert not server.is_alive()
 
 
 # --- the pyserial face ---

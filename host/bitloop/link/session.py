@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _DIAGNOSIS_S = 1.5
 _NATIVE_IMAGE_TIMEOUT_S = 5.0
+_STATS_NAMES = {int(tag): tag.name.lower() for tag in StatsTag}
 
 
 class Session:
@@ -135,11 +136,12 @@ class Session:
         answer, _ = self._request(messages.StatsRequest(), messages.Stats, "asking for statistics")
         counters: dict[str, int] = {}
         for tag, value in messages.parse_fields(answer.fields, "STATS"):
-            if tag not in StatsTag._value2member_map_:
+            name = _STATS_NAMES.get(tag)
+            if name is None:
                 continue
             if len(value) != 4:
-                raise ProtocolError(f"STATS holds {StatsTag(tag).name} in {len(value)} bytes, 4 expected")
-            (counters[StatsTag(tag).name.lower()],) = struct.unpack("<I", value)
+                raise ProtocolError(f"STATS holds {name} in {len(value)} bytes, 4 expected; host and firmware differ")
+            (counters[name],) = struct.unpack("<I", value)
         return counters
 
     def upload(self, image: bytes, arena_bytes: int, progress: Progress | None = None) -> UploadReport:
@@ -251,7 +253,7 @@ class Session:
         )
 
     def _plan(self, pixels: npt.NDArray[np.uint8], mode: RunMode, outputs: RunOutput, stop_layer: int) -> RunPlan:
-        self._ready()
+        info = self._ready()
         shape = self._shape
         if shape is None:
             raise UsageError("no image was uploaded in this session; upload first (it is quick if the device holds it)")
@@ -266,7 +268,14 @@ class Session:
             raise UsageError(f"{len(pixels)} images are too many for one run; cut them into several")
         if not 0 <= stop_layer <= spec.NO_LAYER:
             raise UsageError(f"layer {stop_layer} makes no sense")
-        return RunPlan(mode, outputs, stop_layer, len(pixels), shape)
+        plan = RunPlan(mode, outputs, stop_layer, len(pixels), shape)
+        room = info.body_bytes - messages.Result.LAYOUT.size
+        if plan.record().itemsize > room:
+            raise UsageError(
+                f"a result of {plan.record().itemsize} bytes does not fit the device's frames, which have room for "
+                f"{room}; ask for fewer outputs: labels only, or no layer ticks"
+            )
+        return plan
 
     def _read_activation(self, info: DeviceInfo) -> npt.NDArray[np.float32]:
         head = messages.ActivationData.LAYOUT.size

@@ -84,7 +84,7 @@ class SerialTransport:
         """Give what has arrived; see :meth:`Transport.read`."""
         deadline = time.monotonic() + timeout_s
         try:
-            while not (data := self._serial.read(_READ_BYTES)):
+            while not (data := self._read_all()):
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     break
@@ -94,7 +94,7 @@ class SerialTransport:
                     select.select([self._fileno], [], [], left_s)
         except (OSError, TypeError, ValueError) as error:  # pyserial raises the last two on a port closed meanwhile
             raise self._broken(error) from error
-        return bytes(data)
+        return data
 
     def write(self, data: bytes) -> None:
         """Hand over all of ``data``; see :meth:`Transport.write`."""
@@ -114,6 +114,16 @@ class SerialTransport:
         with contextlib.suppress(OSError):
             self._serial.close()
 
+    def _read_all(self) -> bytes:
+        """Give what is there; some of pyserial's ports (rfc2217) hand out single bytes."""
+        data = bytes(self._serial.read(_READ_BYTES))
+        if len(data) != 1:
+            return data
+        pieces = [data]
+        while len(pieces) < _READ_BYTES and (data := bytes(self._serial.read(_READ_BYTES))):
+            pieces.append(data)
+        return b"".join(pieces)
+
     def _broken(self, error: Exception) -> TransportError:
         return TransportError(
             f"the connection to {self._url} broke: {error}; check cable and power, then connect again"
@@ -126,8 +136,10 @@ def port_names() -> list[str]:
 
 
 def _open(url: str, baud: int, write_timeout_s: float) -> Any:
+    # pyserial's rfc2217 refuses a write timeout.
+    write_timeout = None if url.lower().startswith("rfc2217://") else write_timeout_s
     try:
-        return serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=write_timeout_s, exclusive=True)
+        return serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=write_timeout, exclusive=True)
     except BitloopError:
         raise
     except ValueError as error:
