@@ -8,6 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitloop.errors import ModelError
 from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU
@@ -18,8 +21,6 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.spec import Packing, Status
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NATIVE = replace(DeviceInfo.native_default(), packings=(int(Packing.TRITS), int(Packing.BITS)), table_bits=8)
 ARENA_BYTES = 100_000
@@ -200,6 +201,7 @@ def test_every_flipped_bit_is_refused(recipe):
 LAYER = 64
 TENSOR = LAYER + 40 * len(read_image(IMAGES["fp32"]).layers)
 LAST_LAYER = TENSOR - 40
+RELU_LAYER = LAYER + 3 * 40
 
 
 def data_of(recipe: str, tensor: int) -> int:
@@ -291,6 +293,15 @@ def data_of(recipe: str, tensor: int) -> int:
         ("affine", TENSOR + 4, "<B", 1, "zero points offset is"),
         ("binary", TENSOR + 8, "<h", 1, "fraction bits are 1"),
         ("binary", TENSOR + 4, "<B", 4, "only integers can be affine"),
+        ("binary", TENSOR + 5, "<B", 1, "top codes of a format that is no float are 1"),
+        ("binary", TENSOR + 4, "<B", 3, "the subnormals flag of a format that is no float"),
+        ("trits", TENSOR + 1, "<B", 3, "width is 3 bits, expected 2"),
+        ("mixed", TENSOR + 1, "<B", 17, "width is 17 bits, out of 2 to 16"),
+        ("mixed", TENSOR + 1, "<B", 1, "width is 1 bits, out of 2 to 16"),
+        ("mixed", TENSOR + 8, "<h", 150, "with 150 fraction bits"),
+        ("mixed", TENSOR + 8, "<h", -125, "with -125 fraction bits"),
+        ("fp32", RELU_LAYER + 18, "<H", 1, "does not follow from"),
+        ("e4m3", LAYER + 32, "<I", ARENA_BYTES // 2 + 2, "decode table offset 50002 is not aligned"),
         ("binary", TENSOR + 2, "<B", 1, "exponent bits of a format that is no float"),
     ],
 )
@@ -324,6 +335,24 @@ def test_a_zero_point_must_be_an_integer_of_the_format(value):
     struct.pack_into("<i", hostile, read_image(IMAGES["affine"]).tensors[0].zero_points_offset + 4, value)
     with pytest.raises(ModelError, match=f"tensor 0: the zero point of group 1 is {value}, out of -16 to 15"):
         read_image(repaired(hostile))
+
+
+def test_the_logits_are_what_the_last_layer_gives():
+    """One logit more, in slots that are long enough for it."""
+    hostile = bytearray(IMAGES["fp32"])
+    header = read_image(IMAGES["fp32"]).header
+    struct.pack_into("<HxxI", hostile, 36, 1, header.slot_bytes + 4)
+    struct.pack_into("<I", hostile, 48, header.output_count + 1)
+    with pytest.raises(ModelError, match="the image has 5 logits, its last layer gives 4"):
+        read_image(repaired(hostile))
+
+
+def test_an_image_may_not_be_endless(monkeypatch):
+    from bitloop.plan import check
+
+    monkeypatch.setattr(check, "MAX_IMAGE_BYTES", len(IMAGES["fp32"]) - 1)
+    with pytest.raises(ModelError, match="the most is"):
+        read_image(IMAGES["fp32"])
 
 
 def test_limits_of_the_device():

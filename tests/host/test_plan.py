@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from bitloop.errors import DoesNotFitError, FormatError, ModelError, UnsupportedLayerError, UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import (
@@ -26,8 +29,6 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.spec import NO_INDEX, NO_OFFSET, Activation, FormatKind, LayerKind, Packing, Status
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NATIVE = replace(DeviceInfo.native_default(), packings=(int(Packing.TRITS), int(Packing.BITS)), table_bits=8)
 MLP = Architecture(

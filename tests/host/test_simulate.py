@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bitloop
 import numpy as np
 import pytest
+
+import bitloop
 from bitloop.errors import DisagreementError, NetworkError, UsageError
 from bitloop.network.architecture import (
     Architecture,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import Architecture
 from bitloop.numeric.formats import parse_format

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from bitloop.simulate import labels, softmax
 
 NAN, INF = math.nan, math.inf
