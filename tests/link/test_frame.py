@@ -167,6 +167,14 @@ def test_overlong_input_is_bounded_and_the_next_frame_survives():
     assert all(isinstance(item, CorruptFrame) for item in items[:-1])
 
 
+def test_the_rest_of_an_overlong_frame_is_no_frame():
+    decoder = Decoder(64)
+    assert len(decoder.feed(b"\xaa" * encoded_size(64))) == 1
+    (item,) = decoder.feed(encode_frame(1, 2, 3, b"x" * 20))
+    assert isinstance(item, CorruptFrame)
+    assert item.reason == "rest of an overlong frame"
+
+
 def test_body_limit_is_exact():
     assert Decoder(64).feed(encode_frame(1, 2, 3, b"\1" * 64)) == [Frame(1, 2, 3, b"\1" * 64)]
     (item,) = Decoder(64).feed(encode_frame(1, 2, 3, b"\1" * 65))
@@ -200,6 +208,8 @@ def test_pending_text_comes_out_on_flush():
         (bytes(range(32)), False),
         (b"x" * 9 + b"\x80", True),
         (b"x" * 8 + b"\x80\x81", False),
+        (b"x" * 17 + b"\x80\x81", False),
+        (b"x" * 18 + b"\x80\x81", True),
     ],
 )
 def test_what_counts_as_text(data, text):

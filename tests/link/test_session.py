@@ -126,6 +126,16 @@ def test_another_major_version(major, side):
         session.connect()
 
 
+def test_another_major_version_in_a_hello_all_the_same():
+    class Confused(fd.FakeDevice):
+        def send(self, kind, sequence, body):
+            super().send(kind, sequence, body.replace(b"\1\4\1\0\0\0", b"\1\4\2\0\3\0") if kind == fd.HELLO else body)
+
+    session, _ = open_session(Confused())
+    with pytest.raises(ProtocolError, match=r"protocol 2.3, this host 1.0; the host is older"):
+        session.connect()
+
+
 def test_impossible_hello_part():
     class Wrong(fd.FakeDevice):
         def send(self, kind, sequence, body):
@@ -162,6 +172,36 @@ def test_echo_and_stats():
         session.echo(bytes(129))
     stats = session.stats()
     assert stats == {"frames_received": 3, "crc_errors": 0, "stale_frames": 0}
+
+
+def test_an_answer_to_an_earlier_request_is_passed_over():
+    device = fd.FakeDevice()
+    session, _ = connected(device)
+    for sequence in range(256):
+        if sequence != device.frames + 1:
+            device.out.append(fd.encode(fd.ECHO, sequence, device.session, b"earlier"))
+    session.echo(b"now")
+    assert session.counters.retransmissions == 0
+
+
+def test_half_a_frame_left_on_the_line_costs_nothing():
+    device = fd.FakeDevice()
+    session, _ = connected(device)
+    device.pending += b"\x05cut"
+    session.stats()
+    assert session.counters.retransmissions == 0
+    assert device.bad_frames == 1
+
+
+def test_bodies_longer_than_the_device_offered_are_refused():
+    logs = []
+    device = fd.FakeDevice(body_bytes=128)
+    session, _ = connected(device, on_log=lambda level, text: logs.append(text))
+    for size in (127, 128):
+        device.out.append(fd.encode(fd.LOG, 0, device.session, b"\1" + b"\1" * size))
+    session.stats()
+    assert len(logs) == 1
+    assert session.counters.crc_errors == 1
 
 
 def test_a_wrong_echo():
@@ -343,6 +383,20 @@ def test_pixels_in_any_memory_order():
     assert_right(list(session.run(pixels)), pixels)
 
 
+@pytest.mark.parametrize("mode", RunMode)
+def test_results_that_overlap_are_taken_once(mode):
+    class Overlapping(fd.FakeDevice):
+        def send(self, kind, sequence, body):
+            if kind == fd.RESULT and body[4] == 1 and body[:4] != bytes(4):
+                index = int.from_bytes(body[:4], "little") - 1
+                body = index.to_bytes(4, "little") + b"\2\0" + self.records[index] + body[6:]
+            super().send(kind, sequence, body)
+
+    session, _ = ready(Overlapping(slots=1))
+    pixels = images(12)
+    assert_right(list(session.run(pixels, mode)), pixels)
+
+
 def test_a_slow_consumer_is_not_the_device_s_fault():
     device = fd.FakeDevice(slots=2)
     session, transport = ready(device)
@@ -440,6 +494,8 @@ def test_reset_in_the_middle_of_a_run():
     with pytest.raises(LinkError, match=r"restarted during the run \(boot 1 → 2, cause: watchdog\)"):
         list(session.run(images(50)))
     assert b"boot: fake device" in b"".join(raw)
+    with pytest.raises(UsageError, match="upload first"):
+        session.run(images(5))
     session.upload(fd.make_image(), 4096)
     pixels = images(5)
     assert_right(list(session.run(pixels)), pixels)
