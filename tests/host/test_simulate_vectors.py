@@ -12,7 +12,7 @@ from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import Architecture
 from bitloop.numeric.formats import parse_format
 from bitloop.numeric.rounding import Rounding
-from bitloop.plan import plan
+from bitloop.plan import plan, planner
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.simulate import simulate
 from bitloop.spec import Granularity, Packing, ScaleKind
@@ -59,11 +59,12 @@ def test_simulation(case):
 
 @pytest.mark.parametrize("table_bits", [0, 16])
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_compiled_core(case, table_bits):
+def test_compiled_core(case, table_bits, monkeypatch):
     """Planned, written as an image, and run by the core on this machine, with decode tables and without."""
     from dataclasses import replace
 
     from bitloop.native.evaluator import Evaluator
 
+    monkeypatch.setattr(planner, "MACS_A_TABLE_ENTRY", 0)
     image = plan(model_of(case), replace(DeviceInfo.native_default(), table_bits=table_bits)).image
     assert hexadecimal(Evaluator(image).run(pixels_of(case))) == case["logits"]

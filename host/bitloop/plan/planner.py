@@ -38,6 +38,10 @@ from bitloop.spec import (
     TensorFlag,
 )
 
+MACS_A_TABLE_ENTRY = 4
+"""A device fills a layer's decode table for every image: that pays if the layer then looks up more codes than it has
+entries. Most activations are zero, and their codes are not looked up."""
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -129,7 +133,10 @@ def plan(model: Model, device: DeviceInfo, *, slots: int | None = None) -> Plan:
         raise ModelError(f"model {model.name!r} has {logits} logits; a label tells {MAX_DIMENSION} apart")
 
     input_shape = model.architecture.input_shape
-    table_widths = [_table_bits(tensors[weights], device) if weights != NO_INDEX else 0 for weights, _ in indices]
+    table_widths = [
+        _table_bits(tensors[weights], step, device) if weights != NO_INDEX else 0
+        for step, (weights, _) in zip(steps, indices, strict=True)
+    ]
     placement = place(
         image_bytes=image_bytes(len(steps), tensors),
         sizes=[4 * math.prod(step.after) for step in steps],
@@ -239,15 +246,17 @@ def _tensors(
     return tensors, indices
 
 
-def _table_bits(tensor: PackedTensor, device: DeviceInfo) -> int:
-    """Return the width of codes if a table can decode them all and the device wants one, else 0.
+def _table_bits(tensor: PackedTensor, step: _Step, device: DeviceInfo) -> int:
+    """Return the width of codes if the device wants a decode table of them and the layer gains by it, else 0.
 
     One table does not do for a tensor whose outputs have zero points of their own.
     """
     record = tensor.record
     own_zero_points = bool(record.flags & TensorFlag.AFFINE) and record.groups > 1
-    wanted = record.width_bits <= min(device.table_bits, MAX_TABLE_BITS) and not own_zero_points
-    return record.width_bits if wanted else 0
+    if own_zero_points or record.width_bits > min(device.table_bits, MAX_TABLE_BITS):
+        return 0
+    multiplications = record.rows * math.prod(step.after)
+    return record.width_bits if MACS_A_TABLE_ENTRY << record.width_bits <= multiplications else 0
 
 
 def _layer_record(
