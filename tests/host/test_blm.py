@@ -5,7 +5,7 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -447,16 +447,11 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     tensors = dict(MODEL.tensors)
     swapped = {**tensors, "conv1.biases": tensors["dense1.biases"]}
     reordered = dict(reversed(tensors.items()))
-    for wrong in ({}, swapped, reordered):
+    dense = tensors["dense1.weights"]
+    reshaped = {**tensors, dense.name: replace(dense, codes=dense.codes.reshape(4, -1))}
+    for wrong in ({}, swapped, reordered, reshaped):
         with pytest.raises(ModelError):
             Model(MODEL.name, MODEL.dataset, MODEL.architecture, MODEL.recipe, wrong)
-
-
-def _with_tensor(change: Callable[[dict[str, Any]], None]) -> None:
-    tensor = MODEL.tensors["conv1.weights"]
-    values = {name: getattr(tensor, name) for name in tensor.__dataclass_fields__}
-    change(values)
-    type(tensor)(**values)
 
 
 @pytest.mark.parametrize(
@@ -469,8 +464,9 @@ def _with_tensor(change: Callable[[dict[str, Any]], None]) -> None:
         ({"scales": np.ones(1, np.float32)}, r"expected float32 \(2,\)"),
         ({"scales": np.ones(2)}, "expected float32"),
         ({"zero_points": np.zeros(2, np.int64)}, "expected int32"),
+        ({"name": "conv1.biases"}, "nothing that could differ by channel"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        _with_tensor(lambda values: values.update(changes))
+        replace(MODEL.tensors["conv1.weights"], **changes)

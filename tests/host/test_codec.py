@@ -71,6 +71,11 @@ def test_nan_is_refused_with_its_index() -> None:
     for fmt in (E4M3, INT8, parse_format("binary"), parse_format("ternary")):
         with pytest.raises(FormatError, match=r"index \(2, 40001\) is NaN"):
             encode(values, fmt)
+    for at in (0, 99):  # at either end, and alone
+        with pytest.raises(FormatError, match=rf"index \({at},\)"):
+            encode(np.where(np.arange(100) == at, np.nan, 1.0), INT8)
+    with pytest.raises(FormatError, match=r"index \(\)"):
+        encode(np.nan, INT8)
 
 
 def test_infinities_saturate_or_stay() -> None:
