@@ -242,8 +242,11 @@ class _Attempt:
         self.counters = replace(self.session.counters)
 
     def finish(self) -> None:
-        """Ask for statistics, and trace a disagreement; a device that is gone takes nothing of the record with it."""
-        if self.status == "failed":
+        """Ask for statistics, and trace a disagreement; a device that is gone takes nothing of the record with it.
+
+        After an interrupt nothing is asked: whoever pressed Ctrl-C waits for no device that may be silent.
+        """
+        if self.status != "complete":
             return
         try:
             self.stats = self.session.stats()
