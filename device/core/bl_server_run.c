@@ -359,9 +359,5 @@ bool bl_server_run_step(bl_server *server)
         send_results(server, pending < most ? pending : most);
         return true;
     }
-    if (ready) {
-        compute(server);
-        return true;
-    }
     return false;
 }

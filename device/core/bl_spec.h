@@ -256,7 +256,7 @@ typedef enum {
     X(BL_BAD_LAYER_CHAIN, "a layer does not take what the one before gives (detail: layer)") \
     X(BL_BAD_TENSOR_INDEX, "a layer names a tensor that is not there or does not fit it (details: layer, tensor)") \
     X(BL_BAD_TENSOR_FORMAT, "a tensor's format is unknown or not exact in binary32 (details: tensor, byte offset)") \
-    X(BL_BAD_TENSOR_BOUNDS, "a tensor lies outside of the image or has the wrong length (details: tensor, byte offset)") \
+    X(BL_BAD_TENSOR_BOUNDS, "a tensor lies outside the image or has the wrong length (details: tensor, byte offset)") \
     X(BL_BAD_CODE, "a tensor holds a code that is no finite number (details: tensor, element)") \
     X(BL_BAD_SCALE, "a scale is not finite and positive, or a zero point is out of range (details: tensor, group)") \
     X(BL_BAD_ARENA, "a layer's buffer lies outside of the arena or over another (details: layer, byte offset)") \

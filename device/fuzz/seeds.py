@@ -6,6 +6,7 @@ python device/fuzz/seeds.py image|server DIRECTORY
 from __future__ import annotations
 
 import argparse
+import itertools
 import struct
 from pathlib import Path
 
@@ -38,6 +39,7 @@ RECIPES = (
     ("int4:channel", "q3.4"),
     ("uint8:affine", "fp16"),
     ("int12", "int16"),
+    ("int5:channel", "ternary"),
     ("ternary", "fp32"),
     ("binary", "fp32"),
 )
@@ -78,7 +80,9 @@ def images() -> list[bytes]:
         network = Network(architecture, parameters, "none", {})
         for weights, biases in RECIPES:
             model = quantize(network, parse_recipe(weights, biases, []))
-            for table_bits, packings in ((8, (Packing.BITS, Packing.TRITS)), (0, (Packing.TRITS, Packing.BITS))):
+            for table_bits, packings in itertools.product(
+                (8, 0), ((Packing.BITS, Packing.TRITS), (Packing.TRITS, Packing.BITS))
+            ):
                 device = DeviceInfo.native_default(arena_bytes=1 << 13)
                 device = type(device)(
                     **{**vars(device), "table_bits": table_bits, "packings": tuple(int(p) for p in packings)}

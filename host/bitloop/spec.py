@@ -296,7 +296,7 @@ STATUS_TEXTS: dict[Status, str] = {
     Status.BAD_LAYER_CHAIN: "a layer does not take what the one before gives (detail: layer)",
     Status.BAD_TENSOR_INDEX: "a layer names a tensor that is not there or does not fit it (details: layer, tensor)",
     Status.BAD_TENSOR_FORMAT: "a tensor's format is unknown or not exact in binary32 (details: tensor, byte offset)",
-    Status.BAD_TENSOR_BOUNDS: "a tensor lies outside of the image or has the wrong length (details: tensor, byte offset)",
+    Status.BAD_TENSOR_BOUNDS: "a tensor lies outside the image or has the wrong length (details: tensor, byte offset)",
     Status.BAD_CODE: "a tensor holds a code that is no finite number (details: tensor, element)",
     Status.BAD_SCALE: "a scale is not finite and positive, or a zero point is out of range (details: tensor, group)",
     Status.BAD_ARENA: "a layer's buffer lies outside of the arena or over another (details: layer, byte offset)",

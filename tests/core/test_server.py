@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import random
 import struct
@@ -16,6 +17,7 @@ import pytest
 
 from bitloop import spec
 from bitloop.native import Evaluator, firmware_hash
+from bitloop.native.core import library
 from bitloop.spec import HelloTag, LayerKind, MessageType, RunMode, RunOutput, StatsTag, Status
 
 Start = Callable[..., Any]
@@ -486,6 +488,19 @@ def test_a_host_that_does_not_read_stops_nothing(start_device: Start) -> None:
     device.socket.sendall(b"".join(frames))
     echoes = list(islice(device.events(MessageType.ECHO), 40))
     assert [frame.body for frame in echoes] == [bytes([i % 256]) * 4000 for i in range(40)]
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+def test_narrow_counters_are_extended(bits: int) -> None:
+    core = library()
+    core.bl_server_extend_ticks.restype = ctypes.c_uint64
+    last, true = ctypes.c_uint64(0), 0
+    rng = random.Random(bits)
+    for step in [0, 1, (1 << bits) - 1, *(rng.randrange(1 << bits) for _ in range(200))]:
+        true += step  # less than one turn of the counter between two looks at it
+        now = ctypes.c_uint32(true & ((1 << bits) - 1))
+        assert core.bl_server_extend_ticks(ctypes.byref(last), now, ctypes.c_uint(bits)) == true
+    assert true > 1 << 32 or bits < 32
 
 
 def test_the_process_ends_with_its_peer(start_device: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitloop.errors import NetworkError
+from bitloop.errors import NetworkError, UsageError
 from bitloop.network.architecture import (
     Architecture,
     AveragePool2D,
@@ -30,7 +31,12 @@ from bitloop.network.network import Network
 F32 = npt.NDArray[np.float32]
 Pair = tuple[int, int]
 
-PIXEL_SCALE = 1 / 255
+logger = logging.getLogger(__name__)
+
+MAX_PIXEL = 255
+PIXEL_SCALE = 1 / MAX_PIXEL
+SMALL_WEIGHT = 0.02
+"""A first layer whose weights are all smaller than this was most likely trained on, or converted for, bytes."""
 SUPPORTED = (
     "Dense, Conv2D, MaxPool2D, AveragePool2D and global average pooling, ReLU, Flatten, a final Softmax, and a "
     "rescaling by 1/255 at the front"
@@ -74,6 +80,7 @@ class ChainBuilder:
         self._shape: Shape = shape
         self._layers: list[Layer] = []
         self._parameters: dict[str, F32] = {}
+        self._rescaled = False
 
     @property
     def shape(self) -> Shape:
@@ -93,6 +100,10 @@ class ChainBuilder:
         while candidate in taken:
             candidate, number = f"{base}_{number}", number + 1
         return candidate
+
+    def note_rescaling(self) -> None:
+        """Take note that the file itself divides bytes by 255 at the front, as bitloop does."""
+        self._rescaled = True
 
     def dense(self, name: str, weights: F32, biases: F32 | None) -> None:
         """Add a dense layer; weights (in, out), biases (out,)."""
@@ -188,15 +199,41 @@ class ChainBuilder:
                 else Conv2D(last.name, last.filters, last.kernel_size, last.strides, last.padding)
             )
 
-    def build(self, name: str, metadata: Mapping[str, Any]) -> Network:
-        """Return the network.
+    def build(self, name: str, metadata: Mapping[str, Any], *, pixel_range: int) -> Network:
+        """Return the network, as one on pixels from 0 to 1.
+
+        Args:
+            name: Its name, sanitized here.
+            metadata: Its metadata.
+            pixel_range: What white is to the file's model: 1, or 255 for one that takes bytes as they are. The first
+                weights are then multiplied by 255, which all layers before them let through.
 
         Raises:
             NetworkError: There is no layer, or a parameter is not finite.
             UnsupportedLayerError: A softmax is not last.
         """
+        if not self._rescaled:
+            self._fit_pixels(pixel_range)
         architecture = Architecture(sanitize(name), self._input_shape, tuple(self._layers))
         return Network(architecture, self._parameters, "", metadata)
+
+    def _fit_pixels(self, pixel_range: int) -> None:
+        if pixel_range not in (1, MAX_PIXEL):
+            raise UsageError(f"a model takes pixels up to 1 or up to {MAX_PIXEL}, not {pixel_range}")
+        first = next((key for key in self._parameters if key.endswith(".weights")), None)
+        if first is None:
+            return
+        weights = self._parameters[first]
+        if pixel_range == MAX_PIXEL:
+            with np.errstate(over="ignore"):
+                self._parameters[first] = (weights.astype(np.float64) * MAX_PIXEL).astype(np.float32)
+        elif np.abs(weights).max(initial=0) < SMALL_WEIGHT:
+            logger.warning(
+                "the weights %s are all below %g: a rescaling by 1/255 may have been folded into them, as LiteRT's "
+                "converter does; if this model takes pixels from 0 to 255, import it with pixel_range=255",
+                first,
+                SMALL_WEIGHT,
+            )
 
     def _add(self, layer: Layer, weights: F32 | None = None, biases: F32 | None = None) -> None:
         try:

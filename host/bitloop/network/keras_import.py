@@ -1,8 +1,9 @@
 """Import of a ``.keras`` file: a chain of layers that bitloop knows, loaded by Keras itself.
 
 A network of bitloop sees pixels from 0 to 1. A ``Rescaling(1/255)`` at the front says just that and is dropped; a model
-without it must have been trained on such pixels. Dropout is dropped. BatchNormalization right behind a dense layer or
-convolution is folded into it, in binary64, so that results differ from Keras's by roundings.
+without it must have been trained on such pixels, or be imported with ``pixel_range=255``. Dropout is dropped.
+BatchNormalization right behind a dense layer or convolution is folded into it, in binary64, so that results differ from
+Keras's by roundings.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ MAX_CONFIG_BYTES = 1 << 24
 MODEL_CLASSES = ("Sequential", "Functional")
 
 
-def import_keras(path: Path | str) -> Network:
+def import_keras(path: Path | str, *, pixel_range: int = 1) -> Network:
     """Read a ``.keras`` file.
 
     Args:
         path: A file of ``model.save`` of Keras 3.
+        pixel_range: What white is to the model, 1 or 255; of no meaning where it rescales by 1/255 itself.
 
     Returns:
         The network; its data set is unknown ("").
@@ -59,7 +61,7 @@ def import_keras(path: Path | str) -> Network:
     try:
         builder = _walk(model)
         metadata = {"source": source.name, "source_sha256": hashlib.sha256(data).hexdigest()}
-        return builder.build(source.stem, metadata)
+        return builder.build(source.stem, metadata, pixel_range=pixel_range)
     except BitloopError as error:
         raise type(error)(f"cannot import {source}: {error}") from error
 
@@ -92,12 +94,13 @@ def _walk(model: Any) -> ChainBuilder:
         )
     tensor = model.inputs[0]
     builder = ChainBuilder(tuple(tensor.shape[1:]))
+    sequential = type(model).__name__ == "Sequential"  # a chain by its nature; its layers' tensors are of many builds
     for layer in model.layers:
         cls = type(layer).__name__
         if cls == "InputLayer":
             continue
         try:
-            follows = layer.input is tensor
+            follows = sequential or layer.input is tensor
         except (AttributeError, ValueError):  # a layer with several inputs, or used several times
             follows = False
         if not follows:
@@ -111,7 +114,7 @@ def _walk(model: Any) -> ChainBuilder:
             )
         _HANDLERS[cls](builder, layer)
         tensor = layer.output
-    if model.outputs[0] is not tensor:
+    if not sequential and model.outputs[0] is not tensor:
         raise NetworkError("the model's output is not its last layer's; the model must be a chain")
     return builder
 
@@ -196,6 +199,7 @@ def _rescaling(builder: ChainBuilder, layer: Any) -> None:
         raise _unsupported(
             layer.name, "Rescaling", f"scale={layer.scale!r}, offset={layer.offset!r} (only 1/255 and 0, at the front)"
         )
+    builder.note_rescaling()
 
 
 def _dropout(builder: ChainBuilder, layer: Any) -> None:

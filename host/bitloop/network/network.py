@@ -143,12 +143,14 @@ _DAMAGE = (
 """What zipfile, zlib, json and numpy's header reader raise on damaged files."""
 
 
-def load_network(source: Path | str) -> Network:
+def load_network(source: Path | str, *, pixel_range: int = 1) -> Network:
     """Load a network from the zoo or from a file.
 
     Args:
         source: A name of the zoo, or the path of a ``.npz`` (bitloop's own), ``.keras`` or ``.tflite`` file. A name of
             the zoo wins over a file of the same name without a suffix.
+        pixel_range: What white is to the model in a ``.keras`` or ``.tflite`` file: 1, or 255 for one that takes bytes
+            as they are. Of no meaning where it rescales by 1/255 itself, and for bitloop's own.
 
     Raises:
         NetworkError: There is no such network, it has no committed parameters, or its file cannot be read.
@@ -173,11 +175,11 @@ def load_network(source: Path | str) -> Network:
     if suffix == ".keras":
         from bitloop.network.keras_import import import_keras  # noqa: PLC0415 - it builds on this module
 
-        return import_keras(path)
+        return import_keras(path, pixel_range=pixel_range)
     if suffix == ".tflite":
         from bitloop.network.tflite_import import import_tflite  # noqa: PLC0415 - it builds on this module
 
-        return import_tflite(path)
+        return import_tflite(path, pixel_range=pixel_range)
     return Network.load_npz(path)
 
 

@@ -1,7 +1,9 @@
 """Import of a float32 ``.tflite`` file: a chain of operators that bitloop knows.
 
 A network of bitloop sees pixels from 0 to 1. A multiplication by 1/255 or a division by 255 at the front says just that
-and is dropped; a model without it must have been trained on such pixels. Flattening is in the order H, W, C in both.
+and is dropped. A model without it must have been trained on such pixels, or be imported with ``pixel_range=255``:
+LiteRT's converter folds a rescaling into the first weights, and nothing in the file tells of it but their size.
+Flattening is in the order H, W, C in both.
 Layers are named after their kind and counted (``conv1``, ``relu1``, …): a converter's names are no names for people.
 """
 
@@ -27,11 +29,12 @@ SHAPE_OPERATORS = frozenset({"SHAPE", "STRIDED_SLICE", "PACK"})
 """They compute the target of a RESHAPE from a dynamic batch."""
 
 
-def import_tflite(path: Path | str) -> Network:
+def import_tflite(path: Path | str, *, pixel_range: int = 1) -> Network:
     """Read a ``.tflite`` file.
 
     Args:
         path: A float32 model.
+        pixel_range: What white is to the model, 1 or 255; of no meaning where it rescales by 1/255 itself.
 
     Returns:
         The network; its data set is unknown ("").
@@ -49,7 +52,7 @@ def import_tflite(path: Path | str) -> Network:
     try:
         builder = _Importer(read_tflite(data)).run()
         metadata = {"source": source.name, "source_sha256": hashlib.sha256(data).hexdigest()}
-        return builder.build(source.stem, metadata)
+        return builder.build(source.stem, metadata, pixel_range=pixel_range)
     except BitloopError as error:
         raise type(error)(f"cannot import {source}: {error}") from error
 
@@ -153,6 +156,8 @@ class _Importer:
             raise _unsupported(operator.name, "anything but a rescaling by 1/255 at the front")
         if operator.options["FusedActivationFunction"] != "NONE":
             raise _unsupported(operator.name, "a fused activation")
+        if operator.name != "ADD":
+            self._builder.note_rescaling()
 
     def _computes_shape(self, operator: TfliteOperator) -> bool:
         tensors = self._graph.tensors

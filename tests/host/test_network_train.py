@@ -1,0 +1,151 @@
+"""Training: its settings, and a small one that learns, repeats itself, and never sees the test split."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitloop.data import Dataset, Split
+from bitloop.errors import NetworkError, UsageError
+from bitloop.network import ZOO, Architecture, Dense, Flatten, Softmax
+from bitloop.network.settings import TrainingSettings
+from bitloop.network.train import TrainingProgress, shift, train, train_command
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+needs_keras = pytest.mark.skipif(
+    importlib.util.find_spec("keras") is None or importlib.util.find_spec(os.environ["KERAS_BACKEND"]) is None,
+    reason="Keras 3 with a backend is not installed (extra 'tensorflow')",
+)
+
+SMALL = Architecture("small", (28, 28, 1), (Flatten("flatten"), Dense("out", 10), Softmax("softmax")))
+
+
+def blobs(count: int = 400) -> Dataset:
+    """Ten classes: class k lights two rows of its own, over noise. Test images would spoil what is learnt."""
+    generator = np.random.default_rng(11)
+    parts: dict[Split, Any] = {}
+    for split in Split:
+        number = count if split is Split.TRAIN else 100
+        labels = (np.arange(number) % 10).astype(np.uint8)
+        pixels = generator.integers(0, 60, (number, 28, 28, 1), dtype=np.uint8)
+        for position, label in enumerate(labels):
+            row = 2 * int(label) if split is not Split.TEST else 27 - 2 * int(label)
+            pixels[position, row : row + 2] += 120
+        parts[split] = (pixels, labels, np.arange(number))
+    return Dataset.build("blobs", "cd" * 32, "here", parts)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, "seed"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"patience": True}, "patience"),
+        ({"augment": 9}, "augment .* from 0 to 8"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"loss": "hinge"}, "unknown loss 'hinge'; known are cross_entropy, squared_error"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingSettings(**values)
+
+
+def test_the_command_names_every_setting() -> None:
+    settings = TrainingSettings(3, 5, 64, 0.01, 2, "squared_error", 1)
+    assert train_command("small", "digits", settings) == (
+        "bitloop train small --dataset digits --seed 3 --epochs 5 --batch-size 64 --learning-rate 0.01 --patience 2 "
+        "--loss squared-error --augment 1"
+    )
+
+
+def test_shifting_by_hand() -> None:
+    image = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
+    both = np.concatenate([image, image, image])
+    moved = shift(both, np.array([[1, 0], [0, -2], [0, 0]]))
+    assert moved[0, :, :, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
+    assert moved[1, :, :, 0].tolist() == [[3, 0, 0], [6, 0, 0], [9, 0, 0]]
+    assert np.array_equal(moved[2], image[0])
+    assert np.array_equal(shift(both, np.zeros((3, 2), np.int64)), both)
+
+
+def test_a_missing_keras_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(UsageError, match=r"needs Keras 3 .*bitloop\[tensorflow\]"):
+        train(SMALL, blobs())
+
+
+def test_an_architecture_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(NetworkError, match=r"gives \(9,\), but 'blobs' has 10 classes"):
+        train(Architecture("nine", (28, 28, 1), (Dense("out", 9),)), blobs())
+    with pytest.raises(NetworkError, match=r"takes images of \(14, 14, 1\)"):
+        train(Architecture("half", (14, 14, 1), (Dense("out", 10),)), blobs())
+
+
+@needs_keras
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_a_training_learns_and_repeats_itself(loss: Any, tmp_path: Path) -> None:
+    steps: list[TrainingProgress] = []
+    settings: dict[str, Any] = {"seed": 4, "epochs": 12, "batch_size": 40, "loss": loss}
+    settings["learning_rate"] = 0.02 if loss == "cross_entropy" else 0.1
+    network = train(SMALL, blobs(), **settings, patience=12, progress=steps.append)
+    assert network.metadata["search_accuracy"] > 0.9
+    assert network.metadata["confirm_accuracy"] > 0.9
+    assert network.metadata["command"].startswith("bitloop train small --dataset blobs --seed 4 --epochs 12")
+    assert network.metadata["dataset_sha256"] == "cd" * 32
+    assert network.dataset == "blobs"
+    assert set(network.metadata["versions"]) >= {"bitloop", "keras", "numpy"}
+    finished = [state for state in steps if state.search_accuracy is not None]
+    assert [state.epoch for state in finished] == list(range(1, network.metadata["epochs_run"] + 1))
+    assert all((state.steps, state.epochs) == (10, 12) for state in steps)
+    assert len(steps) == 10 * len(finished)
+    assert steps[-1].best_accuracy == max(s.search_accuracy for s in finished) == network.metadata["search_accuracy"]
+    again = train(SMALL, blobs(), **settings, patience=12)
+    for key, array in network.parameters.items():
+        assert again.parameters[key].tobytes() == array.tobytes()
+    other = train(SMALL, blobs(), **{**settings, "seed": 5}, patience=12)
+    assert other.parameters["out.weights"].tobytes() != network.parameters["out.weights"].tobytes()
+    network.save_npz(tmp_path / "small.npz")
+
+
+@needs_keras
+def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
+    # Ten images of the class of which there is one kind: nothing improves after the first good epoch.
+    seen: list[float] = []
+    network = train(
+        SMALL,
+        blobs(),
+        seed=4,
+        epochs=60,
+        batch_size=40,
+        learning_rate=0.05,
+        patience=3,
+        progress=lambda state: seen.append(state.search_accuracy) if state.search_accuracy is not None else None,
+    )
+    best = int(np.argmax(seen)) + 1
+    assert network.metadata["best_epoch"] == best
+    assert network.metadata["epochs_run"] == len(seen) == best + 3 < 60
+    images = blobs().split(Split.SEARCH)
+    x = images.pixels.reshape(len(images), -1).astype(np.float64) / 255
+    logits = x @ network.parameters["out.weights"] + network.parameters["out.biases"]
+    assert np.mean(logits.argmax(axis=1) == images.labels) == pytest.approx(max(seen))
+
+
+@needs_keras
+def test_a_training_that_diverges_says_so() -> None:
+    with pytest.raises(NetworkError, match=r"diverged in epoch 1.*smaller learning rate"):
+        train(SMALL, blobs(), epochs=1, batch_size=40, learning_rate=1e38, loss="squared_error")
+
+
+def test_the_zoo_settings_are_valid() -> None:
+    for entry in ZOO.values():
+        assert entry.train_command == train_command(entry.name, entry.dataset, entry.settings)
