@@ -15,6 +15,7 @@ from bitloop.bench.journal import read_samples
 from bitloop.bench.record import RunRecord, read_record
 from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
+from bitloop.link.session import Session
 from bitloop.quantize import blm
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.simulate import activations, simulate
@@ -123,6 +124,42 @@ def test_a_single_image_off_by_one_ulp_is_not_lost(models: Models, drawn_images:
     assert record.exact.first_diverging_layer is None
     assert "no layer diverged when traced again" in record.headline
     assert record.exit_code == 3
+
+
+def test_an_error_that_pooling_hides_is_found_by_the_audit(models: Models, drawn_images: Images) -> None:
+    model, images = models("cnn", "int8"), drawn_images.first(1)
+    windows = activations(model, images.pixels)["relu1"].reshape(13, 2, 13, 2, 8)
+    greatest = windows.max(axis=(1, 3), keepdims=True)
+    # Above zero, but below the maximum of its window: the pool lets no ULP of it through.
+    hidden = (windows > 0) & (windows < 0.9 * greatest)
+    element = int(np.flatnonzero(hidden)[0])
+    url = f"sim://native?fault=layer:0,ulp:1,element:{element}"
+
+    record = run(model, url, images)
+    assert record.exact.failing_count == 0
+    assert record.exit_code == 3
+    assert record.exact.first_diverging_layer == "conv1"
+    assert record.exact.divergence is not None
+    assert (record.exact.divergence.ulp, record.exact.divergence.element) == (1, element)
+    assert record.headline.startswith("DISAGREE: layer conv1 differs by 1 ULP on image 1,000; 1 of 1 logit vectors")
+    # Without the audit nothing could show it.
+    assert run(model, url, images, options=RunOptions(audit_images=0)).verdict == "exact"
+
+
+def test_as_many_images_are_audited_as_the_record_says(
+    models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[int] = []
+    trace = Session.trace
+
+    def counted(session: Session, pixels: np.ndarray, layer: int) -> np.ndarray:
+        traced.append(layer)
+        return trace(session, pixels, layer)
+
+    monkeypatch.setattr(Session, "trace", counted)
+    record = run(models("mlp"), "sim://native", drawn_images, options=RunOptions(audit_images=5))
+    assert record.exact.audited == 5
+    assert traced == [0, 1, 2] * 5
 
 
 def test_a_lying_hash_is_shown(models: Models, drawn_images: Images) -> None:

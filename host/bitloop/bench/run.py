@@ -253,7 +253,7 @@ class _Attempt:
             rows = self.measured.failing[:TRACED_IMAGES]
             if not rows and Capability.ACTIVATIONS in self.info.capabilities:
                 rows = list(range(min(self.options.audit_images, self.measured.count)))
-            if rows and self.status == "complete":
+            if rows:
                 self.divergence = find_divergence(
                     self.session,
                     self.model,

@@ -22,7 +22,7 @@ __all__ = ["TRACED_IMAGES", "find_divergence"]
 _LOGGER = logging.getLogger(__name__)
 
 TRACED_IMAGES = 3
-"""How many failing images are traced: the layer that diverges first in any of them is named."""
+"""How many failing images of a run are traced: the layer that diverges first in any of them is named."""
 
 
 def find_divergence(
@@ -38,7 +38,7 @@ def find_divergence(
         session: with the MODEL's image uploaded, and no run under way.
         model: what the device runs.
         operations: of the image, in its order.
-        pixels: failing images, uint8 ``[N, H, W, C]``; the first few are traced.
+        pixels: images to trace, uint8 ``[N, H, W, C]``: all of them, which takes a run for each layer of each.
         indices: their indices in the data set, for the record.
 
     Returns:
@@ -52,7 +52,7 @@ def find_divergence(
         _LOGGER.warning("the device cannot be traced, so the first diverging layer stays unknown")
         return None
     found: Divergence | None = None
-    for position in range(min(len(pixels), TRACED_IMAGES)):
+    for position in range(len(pixels)):
         expected = activations(model, pixels[position : position + 1])
         last = len(operations) if found is None else found.operation
         for number, operation in enumerate(operations[:last]):

@@ -38,15 +38,17 @@ def samples_csv(samples: Iterable[Sample]) -> str:
 
 
 def junit_xml(record: RunRecord) -> str:
-    """Return a test suite of four cases: the run's end, its logits, its labels, and what the device says of itself."""
+    """Return a test suite: the run's end, its logits, audited layers, labels, and what the device says of itself."""
     suite = ElementTree.Element("testsuite", name=_clean(f"bitloop {record.model.name} on {record.device.board}"))
     labels = record.labels
     agree = labels.agreeing == labels.total and not labels.impossible
     differ = f"{labels.agreeing} of {labels.total} labels agree; {labels.impossible} do not follow from their logits"
-    lies = record.verdict == "disagree" and not record.exact.failing_count
+    hidden = record.exact.divergence is not None and not record.exact.failing_count
+    lies = record.verdict == "disagree" and not record.exact.failing_count and not hidden
     cases: list[tuple[str, str | None]] = [
         ("run complete", None if record.status == "complete" else record.headline),
         ("logits bit-identical", record.headline if record.exact.failing_count else None),
+        ("audited layers bit-identical", record.headline if hidden else None),
         ("labels agree", None if agree else differ),
         ("device tells the truth", record.headline if lies else None),
     ]

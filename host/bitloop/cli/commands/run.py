@@ -56,6 +56,7 @@ def run(
     from bitloop.bench.run import RunOptions  # noqa: PLC0415 - numpy
     from bitloop.bench.run import run as run_on_device  # noqa: PLC0415 - numpy
     from bitloop.bench.select import select_images  # noqa: PLC0415 - numpy
+    from bitloop.hello import printable  # noqa: PLC0415 - numpy
     from bitloop.link.channel import Timing  # noqa: PLC0415 - numpy
     from bitloop.report.page import write_report  # noqa: PLC0415 - numpy
 
@@ -86,7 +87,7 @@ def run(
             vault=chosen.openings,
             progress=step,
             on_log=lambda _, text: console.say(f"device: {text}"),
-            on_raw=lambda data: console.say(f"device, no frame: {data.decode('utf-8', 'backslashreplace').strip()}"),
+            on_raw=lambda data: console.say(f"device, no frame: {printable(data.strip())}"),
         )
     report = write_report(directory)
     if as_json:
