@@ -213,6 +213,7 @@ class Device:
         self.sequence = 0
         self.pending: list[Frame] = []
         self.raw: list[bytes] = []
+        self.longest_hello = 0
         self._buffer = b""
 
     def close(self) -> int:
@@ -265,6 +266,7 @@ class Device:
             if part > 0:
                 frame = self.receive()
             assert frame.body[:2] == bytes([part, frame.body[1]])
+            self.longest_hello = max(self.longest_hello, len(frame.body))
             data = frame.body[2:]
             while data:
                 fields[data[0]] = data[2 : 2 + data[1]]

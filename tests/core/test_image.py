@@ -85,6 +85,7 @@ HEADER = [
     (18, u16(44), Status.BAD_HEADER, (18, 0)),
     (20, u16(0), Status.BAD_HEADER, (20, 0)),
     (20, struct.pack("<HHH", 0xFFFF, 0xFFFF, 0xFFFF), Status.BAD_HEADER, (20, 0)),
+    (20, struct.pack("<HHH", 0x8000, 0x8000, 1), Status.BAD_HEADER, (20, 0)),  # four bytes each: 2^32
     (20, u16(5), Status.BAD_HEADER, (40, 0)),
     (26, u16(1), Status.BAD_HEADER, (26, 0)),
     (28, u32(100), Status.BAD_HEADER, (28, 0)),
@@ -123,6 +124,8 @@ LAYER = [
     (layer(0, 8), u16(7), Status.BAD_LAYER_CHAIN, (0, 0)),
     (layer(0, 8), struct.pack("<HHH", 36, 1, 1), Status.BAD_LAYER_CHAIN, (0, 0)),
     (layer(1, 8), struct.pack("<HHH", 0xFFFF, 0xFFFF, 0xFFFF), Status.BAD_LAYER_SHAPE, (1, 8)),
+    (layer(1, 8), struct.pack("<HHH", 0x8000, 0x8000, 1), Status.BAD_LAYER_SHAPE, (1, 8)),
+    (layer(1, 14), struct.pack("<HHH", 0x8000, 0x4000, 2), Status.BAD_LAYER_SHAPE, (1, 14)),
     (layer(1, 12), u16(4), Status.BAD_LAYER_CHAIN, (1, 0)),
     (layer(0, 14), u16(0), Status.BAD_LAYER_SHAPE, (0, 14)),
     (layer(0, 14), u16(8), Status.BAD_LAYER_SHAPE, (0, 14)),

@@ -86,6 +86,7 @@ def run(device: Any, pixels: np.ndarray, *, mode: int, outputs: int = 1) -> list
 def test_hello_in_as_many_frames_as_it_takes(start_device: Start, body: int) -> None:
     device = start_device("--body", str(body), "--arena", "100000", "--window", "5000", "--boot-count", "7")
     fields = device.hello()
+    assert device.longest_hello <= body
     assert fields[HelloTag.PROTOCOL] == struct.pack("<HH", 1, 0)
     assert fields[HelloTag.FIRMWARE_HASH].hex() == firmware_hash()
     assert fields[HelloTag.BOARD] == b"native"
@@ -285,6 +286,7 @@ def test_uploads_that_are_refused(start_device: Start, images: SimpleNamespace, 
     offer(device, image, digest=bytes(32))
     data(device, image, 0, len(image))
     assert device.ask(MessageType.UPLOAD_END).status == (Status.BAD_HASH, MessageType.UPLOAD_END, 0, 0)
+    device.hello()
     assert words(offer(device, image, digest=bytes(32)).body) == (0, len(image))  # nothing refused is kept
     assert device.upload(image).type == MessageType.UPLOAD_DONE
 
@@ -354,6 +356,8 @@ def test_results_can_be_asked_for_again(start_device: Start, image: bytes) -> No
     device.upload(image)
     pixels = pixels_of(4)
     begin(device, 4, mode=RunMode.TIMING)
+    answer = device.ask(MessageType.RUN_ACK, struct.pack("<IB", 1, 0))  # none is computed yet
+    assert answer.status[:3] == (Status.BAD_ARGUMENT, MessageType.RUN_ACK, 0)
     device.ask(MessageType.RUN_DATA, struct.pack("<I", 0) + pixels.tobytes())
     results = next(device.events(MessageType.RESULT))
     for index in (0, 2, 1, 3):
@@ -454,6 +458,32 @@ def test_activations(start_device: Start, image: bytes, body: int) -> None:
             assert answer.status[:3] == (Status.BAD_ARGUMENT, MessageType.READ_ACTIVATION, 0)
             device.ask(MessageType.RUN_ACK, struct.pack("<IB", i + 1, 0))
         assert device.ask(MessageType.READ_ACTIVATION, bytes(6)).status[0] == Status.BAD_STATE
+
+
+def test_long_activations_come_in_pieces(start_device: Start, images: SimpleNamespace) -> None:
+    rng = np.random.default_rng(11)
+    wide = images.build([images.dense((4, 3, 1), images.fp32(rng.normal(size=(12, 75)).tolist()))])
+    device = start_device("--body", "64")
+    device.hello()
+    device.upload(wide, piece=60)
+    begin(device, 1, outputs=0, stop=0)
+    device.ask(MessageType.RUN_DATA, bytes(4) + pixels_of(1).tobytes())
+    got = b""
+    while len(got) < 300:
+        answer = device.ask(MessageType.READ_ACTIVATION, struct.pack("<IH", len(got), 0xFFFF)).body
+        assert len(answer) == min(64, 8 + 300 - len(got))
+        got += answer[8:]
+    assert got == Evaluator(wide).activations(pixels_of(1), 0).tobytes()
+
+
+def test_the_lowest_index_wins_a_tie(start_device: Start, images: SimpleNamespace) -> None:
+    for row, label in [([1.0, 2.0, 2.0, 1.0], 1), ([-1.0, -1.0, -2.0, -1.0], 0), ([0.0, -0.0, 0.0, 3.0], 3)]:
+        device = start_device()
+        device.hello()
+        device.upload(images.build([images.dense((1, 1, 1), images.fp32([row]))]))
+        begin(device, 1, mode=RunMode.TIMING)
+        device.ask(MessageType.RUN_DATA, bytes(4) + b"\xff")
+        assert struct.unpack_from("<H", next(device.events(MessageType.RESULT)).body, 6) == (label,)
 
 
 def test_hello_drops_a_run_and_keeps_the_image(start_device: Start, image: bytes) -> None:
