@@ -51,9 +51,11 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "legend.frameon": False,
+    "text.parse_math": False,
 }
 _WIDTH = 7.2
 _BINS = 48
+_MAX_TEXT = 48
 P = ParamSpec("P")
 
 
@@ -102,7 +104,7 @@ def latency_histogram(ticks: npt.NDArray[np.uint64], *, unit: str, median: float
         va="top",
         ha="right" if at_left else "left",
     )
-    axes.set_xlabel(unit)
+    axes.set_xlabel(_short(unit))
     axes.set_ylabel("images")
     axes.grid(visible=False, axis="x")
     _thousands(axes.xaxis)
@@ -114,7 +116,7 @@ def latency_histogram(ticks: npt.NDArray[np.uint64], *, unit: str, median: float
 def layer_bars(layers: Sequence[LayerLatency], *, unit: str) -> str:
     """Draw the median time of each operation as a bar; returns an ``<svg>`` element."""
     figure, axes = _axes(0.65 + 0.36 * len(layers))
-    names = [" + ".join(layer.layers) for layer in layers]
+    names = [_short(" + ".join(layer.layers)) for layer in layers]
     positions = range(len(layers))
     medians = [layer.median for layer in layers]
     axes.barh(positions, medians, color=_ACCENT, height=0.62)
@@ -123,7 +125,7 @@ def layer_bars(layers: Sequence[LayerLatency], *, unit: str) -> str:
         axes.annotate(words.ticks(median), (median, position), xytext=(4, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 1.16 * top)
     _category_axis(axes, names)
-    axes.set_xlabel(f"{unit}, median")
+    axes.set_xlabel(f"{_short(unit)}, median")
     _thousands(axes.xaxis)
     return _svg(figure, "layers", "Median time of each layer: " + _listed(names, [words.ticks(m) for m in medians]))
 
@@ -176,6 +178,11 @@ def _axes(height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _short(text: str) -> str:
+    """Cut a text that would leave no room for the drawing."""
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
 def _category_axis(axes: Any, names: Sequence[str]) -> None:
