@@ -26,6 +26,7 @@ from bitloop.network import (
     Softmax,
     load_network,
 )
+from bitloop.network.chain import ChainBuilder
 from bitloop.network.export import to_keras, to_tflite_bytes
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.recipe import parse_recipe
@@ -90,6 +91,19 @@ def test_batch_normalization_is_folded() -> None:
         "dense",
         "softmax",
     ]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_folding_by_hand(biased: bool) -> None:
+    builder = ChainBuilder((2,))
+    weights = np.array([[1, 2], [3, 4]], np.float32)
+    builder.dense("d", weights, np.array([5, 6], np.float32) if biased else None)
+    builder.fold_affine("norm", np.array([2.0, -0.5]), np.array([1.0, 10.0]))
+    network = builder.build("folded", {}, pixel_range=1)
+    assert network.architecture.layers == (Dense("d", 2),)
+    # (x w + b) f + o = x (w f) + (b f + o)
+    assert network.parameters["d.weights"].tolist() == [[2, -1], [6, -2]]
+    assert network.parameters["d.biases"].tolist() == ([11, 7] if biased else [1, 10])
 
 
 @needs_keras
