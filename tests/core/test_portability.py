@@ -126,3 +126,37 @@ def test_wrong_float_settings_do_not_compile(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "without -ffast-math" in done.stderr
+
+
+def test_the_port_in_the_guide_compiles_and_links(tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    guide = device_dir().parent / "docs" / "device.md"
+    if not guide.is_file():
+        pytest.skip("docs/ is not part of an installed package")
+    lines = guide.read_text(encoding="utf-8").split("## Writing a port")[1].splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("    static float arena"))
+    end = next(i for i, line in enumerate(lines) if line == "    }")
+    stubs = """
+        #include "bl_server.h"
+        enum { ARENA_BYTES = 4096, BODY_BYTES = 64, RING_BYTES = 256 };
+        static void board_init(void) {}
+        static void wait_for_interrupt(void) {}
+        static size_t uart_read(void *c, uint8_t *d, size_t n) { (void)c; (void)d; (void)n; return 0; }
+        static void uart_write(void *c, const uint8_t *d, size_t n) { (void)c; (void)d; (void)n; }
+        static void uart_flush(void *c) { (void)c; }
+        static uint64_t cycle_count(void *c) { (void)c; return 0; }
+    """
+    source = tmp_path / "port.c"
+    source.write_text(stubs + "\n".join(line[4:] for line in lines[begin : end + 1]) + "\n")
+    done = subprocess.run(
+        [
+            *("gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{device_dir() / 'core'}", str(source)),
+            *(*map(str, CORE), "-o", str(tmp_path / "port")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
