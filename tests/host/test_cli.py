@@ -1,0 +1,216 @@
+"""The command line: help, codes, tables and JSON of the commands that need no device."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import bitloop
+from bitloop import errors
+from bitloop.bench.record import schema_path
+from bitloop.cli import console
+from bitloop.cli.app import EXIT_CODES, app
+from bitloop.data.dataset import Dataset
+from bitloop.network.network import Network
+
+COMMANDS = ("demo", "devices", "train", "quantize", "inspect", "simulate", "run", "report", "monitor")
+
+
+def invoke(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def plain(text: str) -> str:
+    """Take the frames and line ends of help pages away."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout.split() == ["bitloop", bitloop.__version__]
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    text = plain(invoke("--help").stdout)
+    for command in COMMANDS:
+        assert f" {command} " in text
+    for code, meaning in EXIT_CODES:
+        assert f"{code} {meaning}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f" {command} " in plain(result.stdout)
+    assert "--help" in result.stdout
+
+
+def all_errors(kind: type[errors.BitloopError] = errors.BitloopError) -> Iterator[type[errors.BitloopError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from all_errors(child)
+
+
+def test_the_help_knows_the_code_of_every_error() -> None:
+    assert {kind.exit_code for kind in all_errors()} | {0} == {code for code, _ in EXIT_CODES}
+
+
+def test_start_is_light() -> None:
+    code = (
+        "import sys; from bitloop.cli.app import app; "
+        "print([m for m in ('numpy', 'matplotlib', 'jinja2', 'tensorflow', 'keras') if m in sys.modules])"
+    )
+    path = {"PYTHONPATH": str(Path(bitloop.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=path)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", [errors.FormatError, errors.PortError, errors.ToolchainError, errors.SealedSplitError])
+def test_errors_become_a_message_and_a_code(
+    here: Path, monkeypatch: pytest.MonkeyPatch, kind: type[errors.BitloopError]
+) -> None:
+    def broken(*_: object) -> None:
+        raise kind("found [bold]that[/bold], expected this")
+
+    monkeypatch.setattr("bitloop.network.network.load_network", broken)
+    result = invoke("quantize", "mlp")
+    assert result.exit_code == kind.exit_code
+    assert result.stderr == "error: found [bold]that[/bold], expected this\n"
+    assert result.stdout == ""
+    debugged = CliRunner().invoke(app, ["--debug", "quantize", "mlp"])
+    assert isinstance(debugged.exception, kind)
+    console.configure(verbose=0, debug=False)
+
+
+def test_interrupt_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitloop.network.network.load_network", interrupted)
+    result = invoke("quantize", "mlp")
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+
+
+def test_unknown_commands_and_options_are_2() -> None:
+    assert invoke("nosuch").exit_code == 2
+    assert invoke("run", "mlp", "--nosuch").exit_code == 2
+    assert invoke("run").exit_code == 2
+
+
+def test_quantize_writes_what_inspect_reads(here: Path) -> None:
+    arguments = ("--weights", "e4m3:pow2", "--biases", "e5m2", "--set", "dense1.weights=int4:channel")
+    made = invoke("quantize", "mlp", *arguments, "--out", "m.blm", "--json")
+    assert made.exit_code == 0
+    document = json.loads(made.stdout)
+    assert json.loads(invoke("inspect", "m.blm", "--json").stdout) == document
+    tensors = {tensor["name"]: tensor for tensor in document["sizes"]["tensors"]}
+    # 784 × 32 codes of 4 bits, 32 scales of 4 bytes; 32 × 16 codes of 8 bits, one scale; biases of 8 bits.
+    assert (tensors["dense1.weights"]["codes"], tensors["dense1.weights"]["scales"]) == (12544, 128)
+    assert (tensors["dense2.weights"]["codes"], tensors["dense2.weights"]["scales"]) == (512, 4)
+    assert (tensors["dense3.biases"]["codes"], tensors["dense3.biases"]["scales"]) == (10, 0)
+    assert document["sizes"]["fp32"] == 4 * (784 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10)
+    assert document["overrides"] == ["dense1.weights=int4:channel"]
+    table = invoke("inspect", "m.blm")
+    for text in ("dense1.weights", "12,544", "103,272", document["sha256"]):
+        assert text in table.stdout
+    assert table.stderr == ""
+
+
+def test_quantize_never_writes_over_a_file_unasked(here: Path) -> None:
+    assert invoke("quantize", "mlp", "--weights", "int8").exit_code == 0
+    before = Path("mlp.blm").read_bytes()
+    refused = invoke("quantize", "mlp", "--weights", "int4")
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert Path("mlp.blm").read_bytes() == before
+    assert invoke("quantize", "mlp", "--weights", "int4", "--force").exit_code == 0
+    assert Path("mlp.blm").read_bytes() != before
+
+
+def test_a_model_is_not_quantized_again(here: Path) -> None:
+    invoke("quantize", "mlp", "--weights", "int8")
+    assert invoke("quantize", "mlp.blm", "--weights", "int4", "--out", "x.blm").exit_code == 2
+    assert invoke("simulate", "mlp.blm", "--weights", "int4").exit_code == 2
+    assert invoke("quantize", "mlp", "--out", "mlp.bin").exit_code == 2
+    assert sorted(path.name for path in here.iterdir()) == ["mlp.blm"]
+
+
+def test_simulate_counts_right_labels(here: Path, mnist: Dataset, mnist_dir: Path, networks: object) -> None:
+    result = invoke("simulate", "mlp", "--data", mnist_dir, "--split", "search", "--limit", "200", "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    network = Network.load_npz(Path(bitloop.__file__).parent / "network/weights/mlp.npz")
+    from bitloop.data.splits import Split
+
+    images = mnist.split(Split.SEARCH).first(200)
+    x = images.pixels.reshape(200, -1) / 255.0
+    for number in (1, 2, 3):
+        x = x @ network.parameters[f"dense{number}.weights"] + network.parameters[f"dense{number}.biases"]
+        x = np_relu(x) if number < 3 else x
+    assert document["accuracy"]["correct"] == int((x.argmax(axis=1) == images.labels).sum())
+    assert (document["dataset"], document["split"], document["accuracy"]["total"]) == ("mnist", "search", 200)
+    assert document["vault"] == []
+    opened = invoke("simulate", "mlp", "--data", mnist_dir, "--split", "test", "--limit", "10", "--json")
+    assert json.loads(opened.stdout)["vault"] != []
+
+
+def np_relu(x: object) -> object:
+    import numpy as np
+
+    return np.maximum(x, 0)
+
+
+def test_devices_lists_ports_and_the_simulated_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Port:
+        device = "/dev/ttyTEST0"
+        description = "a [red]board[/red]"
+        hwid = "USB 1:2"
+
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda: [Port()])
+    found = json.loads(invoke("devices", "--json").stdout)
+    assert [(each["url"], each["simulated"]) for each in found] == [("/dev/ttyTEST0", False), ("sim://native", True)]
+    assert "a [red]board[/red]" in invoke("devices").stdout
+
+
+def test_train_refuses_before_it_loads_anything(here: Path) -> None:
+    assert invoke("train", "nosuch").exit_code == 5
+    assert invoke("train", "mlp", "--out", "mlp.bin").exit_code == 2
+    assert invoke("train", "mlp", "--loss", "hinge").exit_code == 2
+    (here / "mlp.npz").write_text("mine")
+    assert invoke("train", "mlp").exit_code == 2
+    assert (here / "mlp.npz").read_text() == "mine"
+
+
+def test_report_refuses_what_is_no_run(here: Path) -> None:
+    result = invoke("report", here)
+    assert result.exit_code == 4
+    assert "run.json" in result.stderr
+    assert list(here.iterdir()) == []
+
+
+def test_the_page_on_the_command_line_is_complete() -> None:
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
+    for code, meaning in EXIT_CODES:
+        assert f"| {code} | {meaning} |" in page
+    for command in COMMANDS:
+        assert re.search(rf"^\| `{command}\b", page, flags=re.MULTILINE)
+    schema = json.loads(schema_path().read_text(encoding="utf-8"))
+    for key in schema["properties"]:
+        assert f"`{key}`" in page
+    for key in schema["$defs"]["Exact"]["properties"]:
+        assert key in page
