@@ -136,3 +136,11 @@ def test_sources_in_a_wheel_come_first(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "bl_spec.h").touch()
         assert paths.device_dir() == (tmp_path / folder).parent
+
+
+def test_ziglang_is_the_last_resort(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(fresh))
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(build, "_version", lambda command: "zig")
+    # Without -mcpu zig compiles for the very processor it runs on; a cache may be shared between machines.
+    assert build.find_compiler() == (sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline")

@@ -75,7 +75,7 @@ def find_compiler() -> tuple[str, ...]:
         candidates.append(tuple(shlex.split(named)))
     candidates.extend((name,) for name in ("cc", "clang", "gcc"))
     if importlib.util.find_spec("ziglang") is not None:
-        candidates.append((sys.executable, "-m", "ziglang", "cc"))
+        candidates.append((sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"))  # zig's default is this machine's
     for command in candidates:
         if command and shutil.which(command[0]) is not None and _version(command) is not None:
             return command
