@@ -227,3 +227,10 @@ def test_sizes_in_words(value: int | None, text: str) -> None:
 )
 def test_durations_in_words(value: float, text: str) -> None:
     assert words.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "text"), [(0.98765, None, "98.77 %"), (0.98765, 1000, "98.77 %"), (0.987, 300, "98.7 %")]
+)
+def test_shares_in_words_carry_the_digits_that_their_number_allows(value: float, total: int | None, text: str) -> None:
+    assert words.percent(value, total=total) == text

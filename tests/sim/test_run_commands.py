@@ -61,6 +61,14 @@ def test_test_split_goes_through_the_vault(bitloop: Command, model_file: Path, t
     assert counts[1] == counts[0] + 1
 
 
+def test_a_run_that_is_refused_leaves_the_vault_shut(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
+    test_split = ("run", str(model_file), "--split", "test", "--limit", "5", "--json", "--out")
+    first = json.loads(bitloop(*test_split, str(tmp_path / "a")).out)
+    assert bitloop(*test_split, str(tmp_path / "a")).code == 2
+    second = json.loads(bitloop(*test_split, str(tmp_path / "b")).out)
+    assert second["vault"][0]["count"] == first["vault"][0]["count"] + 1
+
+
 def test_report_is_made_again_in_every_form(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fault = "sim://native?fault=layer:0,ulp:1"
