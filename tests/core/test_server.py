@@ -468,6 +468,7 @@ def test_long_activations_come_in_pieces(start_device: Start, images: SimpleName
     device.upload(wide, piece=60)
     begin(device, 1, outputs=0, stop=0)
     device.ask(MessageType.RUN_DATA, bytes(4) + pixels_of(1).tobytes())
+    next(device.events(MessageType.RESULT))  # the activation is valid from its result on
     got = b""
     while len(got) < 300:
         answer = device.ask(MessageType.READ_ACTIVATION, struct.pack("<IH", len(got), 0xFFFF)).body
