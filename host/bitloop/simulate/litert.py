@@ -1,6 +1,6 @@
 """LiteRT's interpreter as an oracle from outside: a float .tflite file, run by somebody else's kernels.
 
-It is close to the exact simulation, not equal to it: LiteRT sums in another order.
+It agrees on labels, and its reference kernels often to the bit; nothing promises that they sum in our order.
 """
 
 from __future__ import annotations
