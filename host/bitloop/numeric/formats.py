@@ -303,6 +303,17 @@ def parse_format(name: str) -> Format:
         FormatError: the name is unknown (close matches are named), or an element would not be exact in binary32.
     """
     text = name.strip().lower()
+    try:
+        known = _parse(text)
+    except FormatError as error:
+        raise FormatError(f"no format {name!r:.60}: {error}") from error
+    if known is None:
+        raise FormatError(f"unknown format {name!r:.60}{close_matches(text, COMMON_NAMES)} ({EXPECTED})")
+    return known
+
+
+def _parse(text: str) -> Format | None:
+    """Return the format of a name in lower case; None if the grammar has no such name."""
     if text in _ALIASES:
         return float_format(*_ALIASES[text])
     if text == "ternary":
@@ -323,7 +334,7 @@ def parse_format(name: str) -> Format:
         return integer_format(_number(match[2]), signed=not match[1])
     if match := _FIXED.fullmatch(text):
         return fixed_point_format(_number(match[2]), _number(match[3]), signed=not match[1])
-    raise FormatError(f"unknown format {name!r:.60}{close_matches(text, COMMON_NAMES)} ({EXPECTED})")
+    return None
 
 
 def _number(digits: str) -> int:
