@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -19,6 +20,7 @@ from bitloop.cli import console
 from bitloop.cli.app import EXIT_CODES, app
 from bitloop.data.dataset import Dataset
 from bitloop.network.network import Network
+from bitloop.quantize import blm
 
 COMMANDS = ("demo", "devices", "train", "quantize", "inspect", "simulate", "run", "report", "monitor")
 
@@ -84,7 +86,7 @@ def test_start_is_light() -> None:
 def test_errors_become_a_message_and_a_code(
     here: Path, monkeypatch: pytest.MonkeyPatch, kind: type[errors.BitloopError]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise kind("found [bold]that[/bold], expected this")
 
     monkeypatch.setattr("bitloop.network.network.load_network", broken)
@@ -98,7 +100,7 @@ def test_errors_become_a_message_and_a_code(
 
 
 def test_interrupt_is_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bitloop.network.network.load_network", interrupted)
@@ -148,6 +150,21 @@ def test_a_model_is_not_quantized_again(here: Path) -> None:
     assert invoke("simulate", "mlp.blm", "--weights", "int4").exit_code == 2
     assert invoke("quantize", "mlp", "--out", "mlp.bin").exit_code == 2
     assert sorted(path.name for path in here.iterdir()) == ["mlp.blm"]
+
+
+def test_a_network_that_takes_bytes_is_brought_to_one(here: Path) -> None:
+    file = Path(__file__).parent / "fixtures/vector.tflite"
+    for out, options in (("one.blm", ()), ("bytes.blm", ("--pixel-range", "255"))):
+        assert invoke("quantize", file, *options, "--out", out).exit_code == 0
+    one, of_bytes = (blm.load(here / name).tensors for name in ("one.blm", "bytes.blm"))
+    first, *others = (name for name in one if name.endswith(".weights"))
+    assert np.allclose(of_bytes[first].values(), 255 * one[first].values().astype(np.float64), rtol=1e-7)
+    assert all(np.array_equal(of_bytes[name].values(), one[name].values()) for name in others)
+    refused = invoke("quantize", "mlp", "--pixel-range", "255", "--out", "x.blm")
+    assert refused.exit_code == 2
+    assert "--pixel-range" in refused.stderr
+    assert invoke("quantize", file, "--pixel-range", "7", "--out", "x.blm").exit_code == 2
+    assert not Path("x.blm").exists()
 
 
 def test_simulate_counts_right_labels(here: Path, mnist: Dataset, mnist_dir: Path, networks: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -13,7 +14,7 @@ import jsonschema
 import pytest
 
 from bitloop.bench import record as records
-from bitloop.bench.files import RunDirectory, write_atomically
+from bitloop.bench.files import RunDirectory, write_file
 from bitloop.bench.record import RunRecord, read_record, schema_path
 from bitloop.bench.run import run
 from bitloop.data.dataset import Images
@@ -146,14 +147,14 @@ def test_reader_names_what_is_missing(document: dict[str, Any], tmp_path: Path) 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file"
-    write_atomically(target, b"old")
+    write_file(target, b"old")
 
     def broken(*_: object) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", broken)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(target, b"new")
+    with pytest.raises(UsageError, match=r"file cannot be written: No space left on device"):
+        write_file(target, b"new")
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

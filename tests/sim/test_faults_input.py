@@ -55,6 +55,7 @@ def run_into(tmp_path: Path) -> tuple[str, str]:
         (("mlp", "--device", "sim://native?fault=silent", "--timeout", "0.6"), 6, "sim://native"),
         (("mlp", "--device", "sim://native?fault=garbage", "--timeout", "0.6"), 6, "not bitloop firmware"),
         (("mlp", "--device", "sim://native?fault=crash", "--timeout", "0.6"), 6, "ended"),
+        (("mlp", "--device", "sim://native?fault=without:1"), 5, "does not run layers of kind DENSE"),
         (("mlp", "--device", "sim://native?fault=version:9", "--timeout", "0.6"), 6, "speaks protocol 9.0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -104,6 +104,7 @@ static const char *take_kind(fault *f, const char **text)
     } numbered[] = {
         {"layer", FAULT_LAYER}, {"code", FAULT_CODE},   {"bias", FAULT_BIAS},
         {"scale", FAULT_SCALE}, {"probe", FAULT_PROBE}, {"version", FAULT_VERSION},
+        {"without", FAULT_WITHOUT},
     }, delayed[] = {
         {"silent", FAULT_SILENT}, {"garbage", FAULT_GARBAGE}, {"crash", FAULT_CRASH}, {"reset", FAULT_RESET},
     };
@@ -321,22 +322,42 @@ void faults_apply_layer(const faults *all, uint16_t layer, uint32_t image, float
 
 /* --- wrong answers ------------------------------------------------------------------------------------------------ */
 
-static void flip_hello_hash(uint8_t *body, size_t length, uint8_t tag)
+/* The value of a field of a HELLO part, or NULL if the part does not hold it. */
+static uint8_t *hello_field(uint8_t *body, size_t length, uint8_t tag)
 {
     size_t at = 2;
 
     while (at + 2 <= length && at + 2 + body[at + 1] <= length) {
         if (body[at] == tag) {
-            body[at + 2] ^= 1u;
+            return body + at + 2;
         }
         at += 2u + body[at + 1];
+    }
+    return NULL;
+}
+
+static void flip_hello_hash(uint8_t *body, size_t length, uint8_t tag)
+{
+    uint8_t *hash = hello_field(body, length, tag);
+
+    if (hash != NULL) {
+        hash[0] ^= 1u;
+    }
+}
+
+static void deny_layer_kind(uint8_t *body, size_t length, uint32_t kind)
+{
+    uint8_t *kinds = hello_field(body, length, BL_HELLO_LAYER_KINDS);
+
+    if (kinds != NULL && kind < 32) {
+        bl_store_u32(kinds, bl_load_u32(kinds) & ~((uint32_t)1 << kind));
     }
 }
 
 bool faults_change_frames(const faults *all)
 {
     return faults_find(all, FAULT_VERSION) != NULL || faults_find(all, FAULT_HASH_IMAGE) != NULL ||
-           faults_find(all, FAULT_HASH_FIRMWARE) != NULL;
+           faults_find(all, FAULT_HASH_FIRMWARE) != NULL || faults_find(all, FAULT_WITHOUT) != NULL;
 }
 
 size_t faults_apply_frame(const faults *all, uint8_t *frame, size_t length)
@@ -360,6 +381,9 @@ size_t faults_apply_frame(const faults *all, uint8_t *frame, size_t length)
     }
     if (frame[0] == BL_MSG_HELLO && faults_find(all, FAULT_HASH_FIRMWARE) != NULL) {
         flip_hello_hash(body, body_length, BL_HELLO_FIRMWARE_HASH);
+    }
+    if (frame[0] == BL_MSG_HELLO && faults_find(all, FAULT_WITHOUT) != NULL) {
+        deny_layer_kind(body, body_length, faults_find(all, FAULT_WITHOUT)->number);
     }
     if (faults_find(all, FAULT_HASH_IMAGE) != NULL) {
         if (frame[0] == BL_MSG_HELLO) {

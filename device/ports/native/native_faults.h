@@ -15,6 +15,7 @@ typedef enum {
     FAULT_HASH_FIRMWARE,
     FAULT_PROBE,    /* one probe result has a wrong bit */
     FAULT_VERSION,  /* the device speaks another protocol */
+    FAULT_WITHOUT,  /* the device says that it does not know a kind of layer */
     FAULT_SILENT,   /* these four begin when `after` frames have been sent */
     FAULT_GARBAGE,
     FAULT_CRASH,

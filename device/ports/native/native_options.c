@@ -24,6 +24,7 @@ static const char usage[] =
     "      hash:image, hash:firmware             a hash is told wrongly\n"
     "      probe:K                               case K of the arithmetic probe is wrong\n"
     "      version:N                             the device speaks protocol major N\n"
+    "      without:K                             layer kind K is not among those the device says it knows\n"
     "      silent:after=N, garbage:after=N       after N frames nothing, or garbage, is sent\n"
     "      crash:after=N                         the process ends after N frames\n"
     "      reset:after=N                         after N frames everything is forgotten and the device boots again\n"

@@ -1,39 +1,26 @@
-"""Files that are either whole or not there, and the directory of a run."""
+"""The directory of a run, and its files."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitloop.errors import UsageError
+from bitloop.files import write_atomically
 
-__all__ = ["RunDirectory", "write_atomically"]
+__all__ = ["RunDirectory", "write_file"]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old contents or all of the new ones.
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
 
     Raises:
-        UsageError: if the file cannot be written there.
+        UsageError: if it cannot be written there, or not whole.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_atomically(path, data)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import zlib
@@ -168,13 +169,23 @@ class Journal:
             raise UsageError(f"the journal {path} cannot be made: {error.strerror}") from error
 
     def append(self, samples: list[Sample]) -> None:
-        """Write samples, whole lines at once, and flush them to the operating system."""
-        self._file.write("".join(sample.to_json() + "\n" for sample in samples))
-        self._file.flush()
+        """Write samples, whole lines at once, and flush them to the operating system.
+
+        Raises:
+            UsageError: they cannot be written, as on a full disk; what was written before stays.
+        """
+        try:
+            self._file.write("".join(sample.to_json() + "\n" for sample in samples))
+            self._file.flush()
+        except OSError as error:
+            raise UsageError(
+                f"the journal {self._file.name} cannot be written: {error.strerror}; make room, or name another --out"
+            ) from error
 
     def close(self) -> None:
         """Close the file; twice does no harm."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was told by append
+            self._file.close()
 
     def __enter__(self) -> Journal:
         return self

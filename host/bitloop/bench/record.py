@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bitloop.bench.files import write_atomically
+from bitloop.bench.files import write_file
 from bitloop.bench.metrics import Proportion
 from bitloop.bench.strict import build, plain
 from bitloop.errors import DataError, DisagreementError
@@ -394,7 +394,7 @@ class RunRecord:
 
     def write(self, path: Path) -> None:
         """Write ``run.json`` atomically: a reader sees the old file or the whole new one."""
-        write_atomically(path, self.to_json().encode())
+        write_file(path, self.to_json().encode())
 
 
 def read_record(path: Path) -> RunRecord:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MODEL_SUFFIX", "load_dataset", "load_model", "names_of_model"]
 
 MODEL_SUFFIX = ".blm"
+FOREIGN_SUFFIXES = (".keras", ".tflite")
 
 
 def load_dataset(data: str | None, default: str = "mnist") -> Dataset:
@@ -34,7 +35,9 @@ def load_dataset(data: str | None, default: str = "mnist") -> Dataset:
         return find_dataset(default if data is None else data, progress=step)
 
 
-def load_model(source: str, *, weights: str | None, biases: str | None, overrides: Sequence[str]) -> Model:
+def load_model(
+    source: str, *, weights: str | None, biases: str | None, overrides: Sequence[str], pixel_range: int = 1
+) -> Model:
     """Read a MODEL, or quantize a network on the fly.
 
     Args:
@@ -42,6 +45,7 @@ def load_model(source: str, *, weights: str | None, biases: str | None, override
         weights: tensor spec for a network's weights; None is fp32.
         biases: the same for biases; None follows from the weights.
         overrides: texts such as ``dense1.weights=int4``.
+        pixel_range: what white is to the network of a ``.keras`` or ``.tflite`` file: 1 or 255.
 
     Raises:
         UsageError: formats were given for a MODEL, which has its own.
@@ -55,12 +59,14 @@ def load_model(source: str, *, weights: str | None, biases: str | None, override
                 f"{source} is quantized already: leave out --weights, --biases and --set, or name a network instead"
             )
         return blm.load(source)
+    if pixel_range != 1 and Path(source).suffix.lower() not in FOREIGN_SUFFIXES:
+        raise UsageError(f"--pixel-range is for {' and '.join(FOREIGN_SUFFIXES)} files; {source} takes pixels up to 1")
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
     from bitloop.quantize.apply import quantize  # noqa: PLC0415 - numpy
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     recipe = parse_recipe(weights or "fp32", biases, overrides)
-    return quantize(load_network(source), recipe)
+    return quantize(load_network(source, pixel_range=pixel_range), recipe)
 
 
 def names_of_model(model: Model) -> tuple[str, str]:

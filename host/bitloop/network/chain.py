@@ -230,7 +230,8 @@ class ChainBuilder:
         elif np.abs(weights).max(initial=0) < SMALL_WEIGHT:
             logger.warning(
                 "the weights %s are all below %g: a rescaling by 1/255 may have been folded into them, as LiteRT's "
-                "converter does; if this model takes pixels from 0 to 255, import it with pixel_range=255",
+                "converter does; if this model takes pixels from 0 to 255, import it with pixel_range=255 "
+                "(bitloop quantize --pixel-range 255)",
                 first,
                 SMALL_WEIGHT,
             )

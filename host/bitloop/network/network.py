@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.errors import NetworkError
+from bitloop.files import write_atomically
 from bitloop.network.architecture import Architecture
 from bitloop.network.zoo import ZOO
 from bitloop.spec import MAX_MODEL_BYTES
@@ -90,7 +89,8 @@ class Network:
         arrays: dict[str, Any] = {**{key: np.array(text) for key, text in texts.items()}, **self.parameters}
         np.savez_compressed(buffer, **arrays)
         try:
-            _write_atomically(target, buffer.getvalue())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, buffer.getvalue())
         except OSError as error:
             raise NetworkError(f"cannot write the network to {target}: {error}") from error
 
@@ -229,16 +229,3 @@ def _parse_npy(key: str, data: bytes) -> npt.NDArray[Any]:
     if not body:
         return np.zeros(shape, dtype)
     return np.frombuffer(body, dtype).reshape(shape)
-
-
-def _write_atomically(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.errors import FormatError, ModelError, NetworkError
+from bitloop.files import write_atomically
 from bitloop.network.architecture import Architecture
 from bitloop.numeric.formats import parse_format
 from bitloop.numeric.packing import packed_bytes, unpack
@@ -47,22 +47,10 @@ def save(model: Model, path: Path | str) -> None:
     target = Path(path)
     data = to_bytes(model)
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        write_atomically(target, data)
     except OSError as error:
-        raise ModelError(f"cannot write {target}: {error.strerror}; name a folder that exists and is yours") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ModelError(f"cannot write {target}: {error.strerror}") from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        why = error.strerror or error
+        raise ModelError(f"cannot write {target}: {why}; name a folder that exists and is yours, with room") from error
 
 
 def load(path: Path | str) -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitloop.bench.files import RunDirectory, write_atomically
+from bitloop.bench.files import RunDirectory, write_file
 from bitloop.bench.journal import Sample, logits_from_hex, read_samples, unpack_pixels
 from bitloop.bench.record import RunRecord, read_record
 from bitloop.errors import DataError
@@ -75,7 +75,7 @@ def write_report(directory: Path) -> Path:
     """
     record, samples = load_run(directory)
     path = RunDirectory(directory).report
-    write_atomically(path, render(record, samples).encode())
+    write_file(path, render(record, samples).encode())
     return path
 
 

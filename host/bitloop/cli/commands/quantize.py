@@ -19,6 +19,9 @@ def quantize(
     weights: options.Weights = None,
     biases: options.Biases = None,
     overrides: options.Overrides = None,
+    pixel_range: Annotated[
+        int, typer.Option(help="What white is to a .keras or .tflite file's network: 1, or 255 if it takes bytes.")
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE.blm", help="Default: NETWORK.blm in this directory.")
     ] = None,
@@ -35,7 +38,9 @@ def quantize(
         raise UsageError(f"{target} does not end with {sources.MODEL_SUFFIX}, as a MODEL's name does")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; name another file with --out, or say --force to replace it")
-    model = sources.load_model(network, weights=weights, biases=biases, overrides=overrides or ())
+    model = sources.load_model(
+        network, weights=weights, biases=biases, overrides=overrides or (), pixel_range=pixel_range
+    )
     blm.save(model, target)
     if as_json:
         console.print_json({"path": str(target), **model_document(model)})

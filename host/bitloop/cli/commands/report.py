@@ -21,16 +21,16 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json instead of a table.")] = False,
 ) -> None:
     """Make report.html of a run again, from run.json and samples.jsonl. Exits with 0 whatever the run's verdict was."""
-    from bitloop.bench.files import write_atomically  # noqa: PLC0415 - numpy
+    from bitloop.bench.files import write_file  # noqa: PLC0415 - numpy
     from bitloop.report.page import load_run, write_report  # noqa: PLC0415 - numpy
     from bitloop.report.table import junit_xml, samples_csv  # noqa: PLC0415 - numpy
 
     record, samples = load_run(directory)
     path = write_report(directory)
     if csv is not None:
-        write_atomically(csv, samples_csv(samples).encode())
+        write_file(csv, samples_csv(samples).encode())
     if junit is not None:
-        write_atomically(junit, junit_xml(record).encode())
+        write_file(junit, junit_xml(record).encode())
     if as_json:
         console.print_json(record.to_dict())
         return
