@@ -33,8 +33,15 @@ typedef struct bl_port {
      * bl_server_extend_ticks. Called twice an image, and after each layer if the host asks for that. */
     uint64_t (*ticks)(void *context);
 
-    /* The most bytes of stack used since boot, from a painted stack. NULL: the stack is not the firmware's. */
+    /* The most bytes of stack used since the last stack_paint, from a painted stack. NULL: the stack is not the
+     * firmware's. */
     uint32_t (*stack_peak)(void *context);
+
+    /* Paint the stack below what is in use now; called as each session begins. NULL: it was painted at boot only. */
+    void (*stack_paint)(void *context);
+
+    /* The least free bytes of the heap since boot. NULL: there is no heap. */
+    uint32_t (*heap_free_least)(void *context);
 
     /* --- what a port may watch, or change; NULL where it does not --- */
 

@@ -87,6 +87,9 @@ static void begin_session(bl_server *server, const bl_request *request)
     }
     drop_work(server);
     server->session = request->session;
+    if (server->port->stack_paint != NULL) {
+        server->port->stack_paint(server->port->context);
+    }
     bl_server_hello(server, request);
 }
 

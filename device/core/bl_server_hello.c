@@ -202,6 +202,9 @@ void bl_server_send_stats(bl_server *server, const bl_request *request)
     if (port->stack_peak != NULL) {
         stats_field(server, &used, BL_STATS_STACK_PEAK_BYTES, port->stack_peak(port->context));
     }
+    if (port->heap_free_least != NULL) {
+        stats_field(server, &used, BL_STATS_HEAP_FREE_LEAST_BYTES, port->heap_free_least(port->context));
+    }
     stats_field(server, &used, BL_STATS_BOOT_COUNT, port->boot_count);
     stats_field(server, &used, BL_STATS_STATIC_BYTES, port->static_bytes);
     bl_server_answer(server, request, BL_MSG_STATS, used);

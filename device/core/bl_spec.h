@@ -101,6 +101,7 @@ enum {
     BL_STATS_STACK_PEAK_BYTES = 0x9,
     BL_STATS_BOOT_COUNT = 0xa,
     BL_STATS_STATIC_BYTES = 0xb,
+    BL_STATS_HEAP_FREE_LEAST_BYTES = 0xc,
 };
 
 /* What a device can do beyond the minimum. */

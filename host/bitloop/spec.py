@@ -94,9 +94,10 @@ class StatsTag(IntEnum):
     STALE_FRAMES = 6  # frames of another session
     IMAGES_RUN = 7
     ARENA_PEAK_BYTES = 8  # highest arena byte written since the upload, plus one
-    STACK_PEAK_BYTES = 9  # absent where the stack is not the firmware's
+    STACK_PEAK_BYTES = 9  # since the session began; absent where the stack is not the firmware's
     BOOT_COUNT = 10
     STATIC_BYTES = 11
+    HEAP_FREE_LEAST_BYTES = 12  # since boot; absent where there is no heap
 
 
 class Capability(IntFlag):

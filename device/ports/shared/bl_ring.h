@@ -1,0 +1,61 @@
+/* A ring of received bytes between one interrupt that puts and one main program that gets. */
+#ifndef BL_RING_H
+#define BL_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The size is a power of two, at most 32768; one byte of it stays empty. */
+typedef struct {
+    uint8_t *bytes;
+    uint16_t mask;          /* size - 1 */
+    volatile uint16_t head; /* where the interrupt puts; only it writes this */
+    volatile uint16_t tail; /* where the main program gets; only it writes this */
+    volatile uint32_t lost; /* bytes that found the ring full */
+} bl_ring;
+
+static inline void bl_ring_init(bl_ring *ring, uint8_t *bytes, uint16_t size)
+{
+    ring->bytes = bytes;
+    ring->mask = (uint16_t)(size - 1u);
+    ring->head = 0;
+    ring->tail = 0;
+    ring->lost = 0;
+}
+
+/* From the interrupt: keep a byte, or count it as lost. */
+static inline void bl_ring_put(bl_ring *ring, uint8_t byte)
+{
+    uint16_t next = (uint16_t)((ring->head + 1u) & ring->mask);
+
+    if (next == ring->tail) {
+        ring->lost++;
+        return;
+    }
+    ring->bytes[ring->head] = byte;
+    ring->head = next;
+}
+
+/* Nothing to get? On chips where 16 bits are not read at once (AVR) ask with interrupts off. */
+static inline bool bl_ring_empty(const bl_ring *ring)
+{
+    return ring->head == ring->tail;
+}
+
+/* Get up to `capacity` bytes; returns how many. */
+static inline size_t bl_ring_get(bl_ring *ring, uint8_t *data, size_t capacity)
+{
+    uint16_t head = ring->head;
+    uint16_t tail = ring->tail;
+    size_t count = 0;
+
+    while (count < capacity && tail != head) {
+        data[count++] = ring->bytes[tail];
+        tail = (uint16_t)((tail + 1u) & ring->mask);
+    }
+    ring->tail = tail;
+    return count;
+}
+
+#endif /* BL_RING_H */
