@@ -339,7 +339,7 @@ def test_close_ends_the_process():
 
 
 def test_a_frozen_process_is_ended_too(monkeypatch):
-    monkeypatch.setattr("bitloop.link.urls.protocol_sim._END_S", 0.2)
+    monkeypatch.setattr("bitloop.link.urls.stream_port._END_S", 0.2)
     session = connect()
     process = process_of(session)
     os.kill(process.pid, signal.SIGSTOP)
