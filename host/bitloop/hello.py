@@ -64,6 +64,8 @@ class DeviceInfo:
         max_layers: Most layers of an image.
         max_tensors: Most tensors of an image.
         simulated: True when this is no chip.
+        emulator: What emulates it, in words, or ""; no field of HELLO, known where ``qemu://`` started it.
+        instructions_per_tick: Of an emulated device; None where ticks are what ``timer_unit`` says.
     """
 
     protocol_major: int = spec.PROTOCOL_MAJOR
@@ -93,6 +95,8 @@ class DeviceInfo:
     max_layers: int = spec.NO_INDEX - 1
     max_tensors: int = spec.NO_INDEX - 1
     simulated: bool = False
+    emulator: str = ""
+    instructions_per_tick: float | None = None
 
     @classmethod
     def from_fields(cls, fields: Iterable[tuple[int, bytes]]) -> DeviceInfo:
@@ -229,9 +233,15 @@ class DeviceInfo:
             )
         return failures
 
+    def emulated(self, emulator: str, instructions_per_tick: float | None) -> DeviceInfo:
+        """Give the same device, known to be an emulated one, whatever it takes itself for."""
+        return replace(self, simulated=True, emulator=emulator, instructions_per_tick=instructions_per_tick)
+
     @property
     def ticks_word(self) -> str:
-        """What a tick is called wherever it is shown."""
+        """What a tick is called; the cycles of a simulated device are none."""
+        if self.simulated and self.timer_unit != TimerUnit.HOST_NANOSECONDS:
+            return "ticks of virtual time"
         return _TIMER_WORDS.get(self.timer_unit, f"unknown unit {self.timer_unit}")
 
     @property

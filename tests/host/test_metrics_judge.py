@@ -11,12 +11,16 @@ from bitloop.bench.judge import (
     exact_of,
     judge,
     labels_agreeing,
+    latency_of,
     latency_unit,
     share_of,
 )
+from bitloop.bench.metrics import in_units
 from bitloop.bench.record import Divergence, Exact, Failure, Labels
 from bitloop.hello import DeviceInfo
-from bitloop.spec import TimerUnit
+from bitloop.link.urls.emulation import Emulation
+from bitloop.plan.planner import Operation
+from bitloop.spec import LayerKind, TimerUnit
 
 AGREE = Labels(agreeing=4, total=4, impossible=0)
 EXACT = Exact(4, 4, 0, None, None, 0, 0, ())
@@ -106,7 +110,7 @@ def test_a_disagreement_outweighs_how_the_run_ended(status: str, error: Failure 
     ("unit", "simulated", "words"),
     [
         (TimerUnit.CYCLES, False, "cycles"),
-        (TimerUnit.CYCLES, True, "cycles (simulated device)"),
+        (TimerUnit.CYCLES, True, "ticks of virtual time (simulated device)"),
         (TimerUnit.HOST_NANOSECONDS, True, "host nanoseconds (simulated device)"),
         (TimerUnit.INSTRUCTIONS_SCALED, True, "ticks of virtual time (simulated device)"),
         (77, False, "ticks of unknown unit 77"),
@@ -114,6 +118,44 @@ def test_a_disagreement_outweighs_how_the_run_ended(status: str, error: Failure 
 )
 def test_units_never_pass_for_one_another(unit: int, simulated: bool, words: str) -> None:
     assert latency_unit(DeviceInfo(timer_unit=unit, simulated=simulated)) == words
+
+
+@pytest.mark.parametrize("unit", [TimerUnit.CYCLES, TimerUnit.INSTRUCTIONS_SCALED, 77])
+def test_what_hello_calls_cycles_is_not_called_so_in_an_emulator(unit: int) -> None:
+    emulated = DeviceInfo(timer_unit=unit, ticks_per_second=24_000_000).emulated("qemu-system-arm", 1.302)
+    assert latency_unit(emulated) == "instructions (simulated device)"
+    unknown_rate = DeviceInfo(timer_unit=unit).emulated("qemu-system-arm", None)
+    assert "cycles" not in latency_unit(unknown_rate)
+    assert latency_unit(unknown_rate).endswith("(simulated device)")
+    assert "cycles" not in emulated.ticks_word
+
+
+def test_latency_of_an_emulated_device_is_in_instructions() -> None:
+    # 1,000 turns of a loop of 5 instructions on the F100 read 3,844 ticks at icount shift 5:
+    # 3,844 x 1e9 / 24,000,000 ns / 32 ns = 5,005.2.
+    m = measured()
+    m.ticks[:] = [3844, 3844, 3845, 3844]
+    m.layer_ticks = np.array([[844], [844], [845], [844]], np.uint32)
+    info = DeviceInfo(timer_unit=TimerUnit.CYCLES, ticks_per_second=24_000_000)
+    emulated = info.emulated("QEMU", Emulation("qemu", "7", "f100", 5, 1).instructions_per_tick(24_000_000))
+    layers = [Operation("dense1", ("dense1",), LayerKind.DENSE, (1, 1, 3), 12)]
+    latency = latency_of(m, emulated, layers, overlapped=False, warm_up_images=0)
+    assert latency is not None
+    assert latency.unit == "instructions (simulated device)"
+    assert latency.simulated
+    # 3,845 x 1.30208 = 5,006.5; 844 x 1.30208 = 1,098.96; 845 x 1.30208 = 1,100.3
+    assert (latency.min, latency.median, latency.max) == (5005, 5005, 5007)
+    assert latency.units_per_tick == pytest.approx(1.3020833)
+    assert latency.ticks_per_second == 24_000_000
+    assert latency.per_layer is not None
+    assert (latency.per_layer[0].median, latency.per_layer[0].max) == (1099, 1100)
+    silicon = latency_of(m, info, layers, overlapped=False, warm_up_images=0)
+    assert silicon is not None
+    assert (silicon.unit, silicon.units_per_tick, silicon.median) == ("cycles", 1.0, 3844)
+
+
+def test_ticks_beyond_a_double_are_left_alone_where_nothing_is_converted() -> None:
+    assert in_units(np.array([(1 << 60) + 1], np.uint64), 1.0)[0] == (1 << 60) + 1
 
 
 def test_shares_of_the_streaming_time() -> None:
@@ -128,3 +170,5 @@ def test_shares_of_the_streaming_time() -> None:
     assert (share.compute, share.line, share.queue) == pytest.approx((0.05, 0.0, 0.95))
     emulated = DeviceInfo(timer_unit=TimerUnit.INSTRUCTIONS_SCALED, ticks_per_second=1000)
     assert share_of(measured(), emulated, seconds=1.0, waited_s=0.6) is None
+    # Virtual time is no clock on the wall, though the firmware takes its ticks for a chip's cycles.
+    assert share_of(measured(), chip.emulated("QEMU", 0.5), seconds=1.0, waited_s=0.6) is None

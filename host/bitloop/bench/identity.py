@@ -91,6 +91,7 @@ def device_identity(url: str, info: DeviceInfo) -> DeviceIdentity:
         isa=info.isa,
         clock_hz=info.clock_hz,
         simulated=info.simulated,
+        emulator=info.emulator or None,
         reset_cause=causes.get(int(info.reset_cause), f"unknown code {int(info.reset_cause)}"),
         boot_count=info.boot_count,
         arena_bytes=info.arena_bytes,
@@ -115,7 +116,7 @@ def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reser
     if stack_peak is None:
         note = (
             "the stack belongs to the host process (simulated device)"
-            if info.simulated
+            if info.simulated and not info.emulator
             else "the device did not tell its stack's peak"
         )
     return Ram(

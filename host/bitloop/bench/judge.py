@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.bench.compare import compare_vectors
-from bitloop.bench.metrics import confusion_matrix, mcnemar_exact_p, summarize, wilson
+from bitloop.bench.metrics import confusion_matrix, in_units, mcnemar_exact_p, summarize, wilson
 from bitloop.bench.record import (
     Accuracy,
     Divergence,
@@ -155,26 +155,36 @@ def confusion_of(measured: Measured, classes: int) -> tuple[tuple[int, ...], ...
 
 
 def latency_unit(info: DeviceInfo) -> str:
-    """Return what a tick is called wherever it is shown; a simulated device's never passes for a chip's."""
+    """Return the unit of a latency, as it is shown everywhere; a simulated device's never passes for a chip's.
+
+    Cycles are those of silicon. An emulator whose rate is known gives instructions; the same firmware in an emulator
+    of which nothing is known gives ticks of its virtual time, whatever its HELLO calls them.
+    """
+    virtual = "ticks of virtual time"
     word = {
-        int(TimerUnit.CYCLES): "cycles",
-        int(TimerUnit.INSTRUCTIONS_SCALED): "ticks of virtual time",
+        int(TimerUnit.CYCLES): virtual if info.simulated else "cycles",
+        int(TimerUnit.INSTRUCTIONS_SCALED): virtual,
         int(TimerUnit.HOST_NANOSECONDS): "host nanoseconds",
     }.get(info.timer_unit, f"ticks of unknown unit {int(info.timer_unit)}")
+    if info.instructions_per_tick is not None:
+        word = "instructions"
     return f"{word} (simulated device)" if info.simulated else word
 
 
 def latency_of(
     measured: Measured, info: DeviceInfo, operations: Sequence[Operation], *, overlapped: bool, warm_up_images: int
 ) -> Latency | None:
-    """Summarize the ticks; None without a measured image."""
+    """Summarize the latencies, in the unit of :func:`latency_unit`; None without a measured image."""
     n = measured.count
     if not n:
         return None
-    summary = summarize(measured.ticks[:n])
+    units_per_tick = 1.0 if info.instructions_per_tick is None else info.instructions_per_tick
+    summary = summarize(in_units(measured.ticks[:n], units_per_tick))
     per_layer: tuple[LayerLatency, ...] | None = None
     if measured.layer_ticks is not None:
-        columns = [summarize(measured.layer_ticks[:n, number]) for number in range(len(operations))]
+        columns = [
+            summarize(in_units(measured.layer_ticks[:n, number], units_per_tick)) for number in range(len(operations))
+        ]
         per_layer = tuple(
             LayerLatency(operation.name, operation.layers, column.median, column.mean, column.max)
             for operation, column in zip(operations, columns, strict=True)
@@ -182,6 +192,7 @@ def latency_of(
     return Latency(
         unit=latency_unit(info),
         ticks_per_second=info.ticks_per_second,
+        units_per_tick=units_per_tick,
         simulated=info.simulated,
         overlapped=overlapped,
         warm_up_images=warm_up_images,
@@ -211,7 +222,8 @@ def share_of(measured: Measured, info: DeviceInfo, *, seconds: float, waited_s: 
     Returns:
         Three shares with sum 1, or None where the device's timer does not run with the clock on the wall.
     """
-    wall = info.timer_unit in (TimerUnit.CYCLES, TimerUnit.HOST_NANOSECONDS)
+    silicon = info.timer_unit == TimerUnit.CYCLES and not info.simulated
+    wall = silicon or info.timer_unit == TimerUnit.HOST_NANOSECONDS
     if not measured.count or seconds <= 0 or not wall or not info.ticks_per_second:
         return None
     waited_s = min(waited_s, seconds)

@@ -111,7 +111,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LayerLatency:
-    """Ticks of one operation of the device, and the layers it stands for."""
+    """Compute time of one operation of the device, in the same unit, and the layers it stands for."""
 
     name: str
     layers: tuple[str, ...]
@@ -122,10 +122,15 @@ class LayerLatency:
 
 @dataclass(frozen=True)
 class Latency:
-    """Compute time of an image on the device, in ``unit``. ``overlapped`` marks throughput mode."""
+    """Compute time of an image on the device, in ``unit``. ``overlapped`` marks throughput mode.
+
+    A tick of the device's timer, as the journal holds them, is ``units_per_tick`` units: 1 but for an emulated device,
+    whose ticks are turned into instructions.
+    """
 
     unit: str
     ticks_per_second: int
+    units_per_tick: float
     simulated: bool
     overlapped: bool
     warm_up_images: int
@@ -268,13 +273,14 @@ class FirmwareIdentity:
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """What the device says of itself."""
+    """What the device says of itself, and what emulates it, where that is known."""
 
     url: str
     board: str
     isa: str
     clock_hz: int
     simulated: bool
+    emulator: str | None
     reset_cause: str
     boot_count: int
     arena_bytes: int

@@ -24,6 +24,7 @@ from bitloop.link.pace import Pace
 from bitloop.link.run import ImageRun, Result, Run, RunPlan
 from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
 from bitloop.link.upload import ImageShape, Progress, UploadReport, upload
+from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Session:
         self._ready(connected=False)
         self._shape = None
         self._channel.session = secrets.randbelow(0xFFFF) + 1
-        info = say_hello(self._channel, timeout_s=self._timing.connect_timeout_s)
+        info = self._hello(self._timing.connect_timeout_s)
         self._channel.decoder.limit(info.body_bytes)
         if self._given_timing is None and info.timer_unit == TimerUnit.HOST_NANOSECONDS:
             self._timing = dataclasses.replace(self._timing, image_timeout_s=_NATIVE_IMAGE_TIMEOUT_S)
@@ -232,6 +233,14 @@ class Session:
             self._closed = True
             self._transport.close()
 
+    def _hello(self, timeout_s: float) -> DeviceInfo:
+        """Ask the device who it is; add what it cannot know, that it is emulated."""
+        info = say_hello(self._channel, timeout_s=timeout_s)
+        emulation: Emulation | None = getattr(self._transport, "emulation", None)
+        if emulation is None:
+            return info
+        return info.emulated(str(emulation), emulation.instructions_per_tick(info.ticks_per_second))
+
     def _ready(self, *, connected: bool = True) -> DeviceInfo:
         if self._closed:
             raise UsageError("the session is closed; open another")
@@ -342,7 +351,7 @@ class Session:
         """Ask for a hello; give False if it came and shows no restart, True if none came."""
         before = self.info
         try:
-            after = say_hello(self._channel, timeout_s=_DIAGNOSIS_S)
+            after = self._hello(_DIAGNOSIS_S)
         except BitloopError as second:
             logger.info("no hello after %s: %s", error, second)
             return True

@@ -14,6 +14,7 @@ import serial
 from serial.tools import list_ports
 
 from bitloop.errors import BitloopError, DeviceTimeoutError, PortError, TransportError, UsageError
+from bitloop.link.urls.emulation import Emulation
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,11 @@ _POLL_S = 0.002
 
 
 class Transport(Protocol):
-    """A byte stream to one device."""
+    """A byte stream to one device.
+
+    A transport may also have an attribute ``emulation`` (:class:`bitloop.link.urls.emulation.Emulation` or None): a
+    session then knows that the device is no chip, and what its ticks are worth.
+    """
 
     @property
     def description(self) -> str:
@@ -79,6 +84,12 @@ class SerialTransport:
     def description(self) -> str:
         """The URL as it was given."""
         return self._url
+
+    @property
+    def emulation(self) -> Emulation | None:
+        """What emulates the device, where the port has started an emulator."""
+        emulation = getattr(self._serial, "emulation", None)
+        return emulation if isinstance(emulation, Emulation) else None
 
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
@@ -153,7 +164,7 @@ def _open(url: str, baud: int, write_timeout_s: float) -> Any:
 def _advice(url: str, error: OSError) -> str:
     text = str(error)
     if "://" in url:
-        if url.startswith("sim://"):
+        if url.lower().startswith(("sim://", "qemu://")):
             return text
         return f"{url} cannot be opened: {text}; check that the other side is running, and the address"
     if error.errno == errno.ENOENT or "FileNotFoundError" in text:

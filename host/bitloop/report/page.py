@@ -10,6 +10,7 @@ import numpy as np
 
 from bitloop.bench.files import RunDirectory, write_file
 from bitloop.bench.journal import Sample, logits_from_hex, read_samples, unpack_pixels
+from bitloop.bench.metrics import in_units
 from bitloop.bench.record import RunRecord, read_record
 from bitloop.errors import DataError
 from bitloop.report import plots, words
@@ -95,7 +96,8 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
     latency = record.latency
     histogram = layers = link = ""
     if latency is not None and len(ticks):
-        histogram = plots.latency_histogram(ticks, unit=latency.unit, median=latency.median, p99=latency.p99)
+        shown = in_units(ticks, latency.units_per_tick)
+        histogram = plots.latency_histogram(shown, unit=latency.unit, median=latency.median, p99=latency.p99)
         if latency.per_layer:
             layers = plots.layer_bars(latency.per_layer, unit=latency.unit)
     if record.link.share is not None:
@@ -219,6 +221,7 @@ def _provenance(run: RunRecord) -> list[tuple[str, str]]:
         ("Data SHA-256", run.dataset.sha256),
         ("Device", f"{run.device.board} ({run.device.isa}) at {run.device.url}"),
         ("Device is", "simulated: no figure here is one of a chip" if run.simulated else "a chip"),
+        *([("Emulated by", run.device.emulator)] if run.device.emulator else []),
         ("Device started", f"{run.device.boot_count:,} times; last because of: {run.device.reset_cause}"),
         ("Arithmetic probe", "; ".join(run.device.probe_failures) or "all cases right"),
         ("Firmware", f"{run.firmware.version}, protocol {run.firmware.protocol}"),
