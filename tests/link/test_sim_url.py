@@ -75,5 +75,5 @@ def test_the_handlers_import_the_standard_library_and_pyserial_only():
                 names = [node.module]
             for name in names:
                 top = name.split(".")[0]
-                known = top == "serial" or top in sys.stdlib_module_names or name.startswith("bitloop.link.urls.")
+                known = top == "serial" or top in sys.stdlib_module_names or name.startswith("bitloop.link.urls")
                 assert known, f"{path.name} imports {name}"

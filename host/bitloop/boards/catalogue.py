@@ -23,12 +23,19 @@ class Emulator:
         machine: Its name for the machine.
         cpu: Its name for the processor, or "" for the machine's own.
         package: Debian package that brings the program.
+        icount_shift: An instruction takes 2^icount_shift ns of virtual time: the power of two next to what a real one's
+            takes, so that timers and instructions keep the usual proportion.
+        elf_option: Option that takes the firmware's ELF file.
+        options: Further options.
     """
 
     program: str
     machine: str
     cpu: str
     package: str
+    icount_shift: int
+    elf_option: str = "-kernel"
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_stm32f405",
         "stm32f4",
         "qemu://stm32f405",
-        Emulator(_ARM[0], "netduinoplus2", "", _ARM[1]),
+        Emulator(_ARM[0], "netduinoplus2", "", _ARM[1], 3),
     ),
     Board(
         "stm32f100",
@@ -88,7 +95,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_stm32f100",
         "stm32f1",
         "qemu://stm32f100",
-        Emulator(_ARM[0], "stm32vldiscovery", "", _ARM[1]),
+        Emulator(_ARM[0], "stm32vldiscovery", "", _ARM[1], 5),
     ),
     Board(
         "rv32imc",
@@ -99,7 +106,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_rv32imc",
         "riscv_virt",
         "qemu://rv32imc",
-        Emulator("qemu-system-riscv32", "virt", "", _MISC),
+        Emulator("qemu-system-riscv32", "virt", "", _MISC, 3, options=("-bios", "none")),
     ),
     Board(
         "lx106",
@@ -110,7 +117,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_lx106",
         "lx106_sim",
         "qemu://lx106",
-        Emulator("qemu-system-xtensa", "lx60", "lx106", _MISC),
+        Emulator("qemu-system-xtensa", "lx60", "lx106", _MISC, 5),
     ),
     Board(
         "mega2560",
@@ -121,7 +128,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_mega2560",
         "arduino",
         "qemu://mega2560",
-        Emulator("qemu-system-avr", "mega2560", "", _MISC),
+        Emulator("qemu-system-avr", "mega2560", "", _MISC, 6, "-bios"),
     ),
     Board(
         "nucleo_f446re",
