@@ -1,0 +1,188 @@
+#include <stdint.h>
+
+/* Every port compiles this folder; this file is for one architecture. */
+#if defined(__ARM_ARCH_7M__) || defined(__ARM_ARCH_7EM__)
+
+#include "cortex_m.h"
+
+#include "bl_server.h"
+
+#define SYST_CSR CORTEX_M_REGISTER(0xE000E010u)
+#define SYST_RVR CORTEX_M_REGISTER(0xE000E014u)
+#define SYST_CVR CORTEX_M_REGISTER(0xE000E018u)
+#define SYST_CALIB CORTEX_M_REGISTER(0xE000E01Cu)
+#define ICSR CORTEX_M_REGISTER(0xE000ED04u)
+#define VTOR CORTEX_M_REGISTER(0xE000ED08u)
+#define AIRCR CORTEX_M_REGISTER(0xE000ED0Cu)
+#define CFSR CORTEX_M_REGISTER(0xE000ED28u)
+#define HFSR CORTEX_M_REGISTER(0xE000ED2Cu)
+#define BFAR CORTEX_M_REGISTER(0xE000ED38u)
+#define CPACR CORTEX_M_REGISTER(0xE000ED88u)
+#define DEMCR CORTEX_M_REGISTER(0xE000EDFCu)
+#define DWT_CTRL CORTEX_M_REGISTER(0xE0001000u)
+#define DWT_CYCCNT CORTEX_M_REGISTER(0xE0001004u)
+
+enum { SYSTICK_BITS = 24 };
+static const uint32_t SYSTICK_TURN = (uint32_t)1 << SYSTICK_BITS;
+static const uint32_t CSR_ENABLE = 1u << 0, CSR_TICKINT = 1u << 1, CSR_CORE_CLOCK = 1u << 2;
+static const uint32_t ICSR_PENDSTCLR = 1u << 25, ICSR_PENDSTSET = 1u << 26;
+static const uint32_t CALIB_TENMS = 0xFFFFFFu;
+static const uint32_t AIRCR_KEY = 0x05FA0000u, AIRCR_SYSRESETREQ = 1u << 2;
+static const uint32_t DEMCR_TRCENA = 1u << 24;
+static const uint32_t DWT_CYCCNTENA = 1u << 0;
+
+/* --- start-up ---------------------------------------------------------------------------------------------------- */
+
+extern uint8_t __bl_data_load[], __bl_data_start[], __bl_data_end[], __bl_bss_start[], __bl_bss_end[];
+extern const cortex_m_vector cortex_m_vectors[];
+int main(void);
+
+void cortex_m_reset(void)
+{
+#if defined(__ARM_FP)
+    CPACR |= 0xFu << 20; /* full access to CP10 and CP11, before the first floating-point instruction */
+    __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
+    VTOR = (uint32_t)(uintptr_t)cortex_m_vectors;
+    memcpy(__bl_data_start, __bl_data_load, (size_t)(__bl_data_end - __bl_data_start));
+    memset(__bl_bss_start, 0, (size_t)(__bl_bss_end - __bl_bss_start));
+    (void)main();
+    for (;;) {
+        cortex_m_wait_for_interrupt();
+    }
+}
+
+/* --- time -------------------------------------------------------------------------------------------------------- */
+
+static bool counts_cycles;
+static volatile uint64_t ticks;
+
+bool cortex_m_ticks_start(void)
+{
+    DEMCR |= DEMCR_TRCENA;
+    DWT_CYCCNT = 0;
+    DWT_CTRL |= DWT_CYCCNTENA;
+    for (unsigned i = 0; i < 16; i++) {
+        __asm__ volatile("nop");
+    }
+    counts_cycles = DWT_CYCCNT != 0;
+    if (!counts_cycles) {
+        SYST_RVR = SYSTICK_TURN - 1u;
+        SYST_CVR = 0;
+        SYST_CSR = CSR_CORE_CLOCK | CSR_TICKINT | CSR_ENABLE;
+    }
+    return counts_cycles;
+}
+
+void cortex_m_systick(void)
+{
+    ticks += SYSTICK_TURN;
+}
+
+/* SysTick begins a new turn at each reading. So its interrupt, where an image takes longer than a turn, falls on the same
+ * instruction each time the image is run, and costs the same. */
+static uint64_t systick_read(void)
+{
+    uint32_t count;
+    uint64_t now;
+
+    cortex_m_interrupts_off();
+    count = SYST_CVR;
+    if (ICSR & ICSR_PENDSTSET) {
+        ICSR = ICSR_PENDSTCLR;
+        count = SYST_CVR; /* the first may be of before the turn */
+        ticks += SYSTICK_TURN;
+    }
+    SYST_CVR = 0;
+    ticks += (SYSTICK_TURN - count) & (SYSTICK_TURN - 1u); /* it counts down, and reads 0 as a turn begins */
+    now = ticks;
+    cortex_m_interrupts_on();
+    return now;
+}
+
+uint64_t cortex_m_ticks(void *context)
+{
+    (void)context;
+    if (counts_cycles) {
+        uint64_t last = ticks;
+        ticks = bl_server_extend_ticks(&last, DWT_CYCCNT, 32);
+        return last;
+    }
+    return systick_read();
+}
+
+uint32_t cortex_m_calibrated_hz(void)
+{
+    uint32_t tenms = SYST_CALIB & CALIB_TENMS; /* reference clocks in 10 ms, less one */
+
+    return tenms == 0 || tenms >= 0xFFFFFFFFu / 800u ? 0 : (tenms + 1u) * 800u;
+}
+
+/* --- faults ------------------------------------------------------------------------------------------------------ */
+
+static uint8_t *put_text(uint8_t *at, const char *text)
+{
+    while (*text != 0) {
+        *at++ = (uint8_t)*text++;
+    }
+    return at;
+}
+
+static uint8_t *put_word(uint8_t *at, const char *name, uint32_t word)
+{
+    at = put_text(at, name);
+    for (unsigned shift = 32; shift > 0;) {
+        shift -= 4;
+        *at++ = (uint8_t)"0123456789abcdef"[(word >> shift) & 15u];
+    }
+    return at;
+}
+
+/* Called by cortex_m_fault alone, which names it in assembly. */
+__attribute__((noreturn, used)) void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr);
+
+void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr)
+{
+    uint8_t text[128];
+    uint8_t *at = text;
+    uint32_t exception = ICSR & 0x1FFu;
+
+    *at++ = 0;
+    at = exception == 3 ? put_text(at, "bitloop: HardFault") : put_word(at, "bitloop: exception ", exception);
+    at = put_word(at, " pc=", pc);
+    at = put_word(at, " lr=", lr);
+    at = put_word(at, " sp=", sp);
+    at = put_word(at, " cfsr=", CFSR);
+    at = put_word(at, " hfsr=", HFSR);
+    at = put_word(at, " bfar=", BFAR);
+    at = put_text(at, "\r\n");
+    *at++ = 0;
+    cortex_m_last_words(text, (size_t)(at - text));
+    __asm__ volatile("dsb" ::: "memory");
+    AIRCR = AIRCR_KEY | AIRCR_SYSRESETREQ;
+    for (;;) {
+    }
+}
+
+/* The frame of the exception holds lr at 20 and pc at 24 (DDI 0403E, B1.5.6). It is read before the stack is taken back to
+ * its top, and not at all where an overflow has left it below the RAM. */
+__attribute__((naked)) void cortex_m_fault(void)
+{
+    __asm__ volatile("cpsid i\n\t"
+                     "mrs r0, msp\n\t"
+                     "movs r1, #0\n\t"
+                     "movs r2, #0\n\t"
+                     "movw r3, #:lower16:__bl_stack_low\n\t"
+                     "movt r3, #:upper16:__bl_stack_low\n\t"
+                     "cmp r0, r3\n\t"
+                     "blo 1f\n\t"
+                     "ldr r1, [r0, #24]\n\t"
+                     "ldr r2, [r0, #20]\n"
+                     "1:\n\t"
+                     "movw r3, #:lower16:__bl_stack_top\n\t"
+                     "movt r3, #:upper16:__bl_stack_top\n\t"
+                     "msr msp, r3\n\t"
+                     "b cortex_m_fault_report");
+}
+
+#endif /* ARMv7-M */
