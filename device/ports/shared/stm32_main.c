@@ -28,8 +28,9 @@ __attribute__((section(".vectors"), used)) const cortex_m_vector cortex_m_vector
     [16 + STM32_USART_INTERRUPT] = stm32_usart_interrupt, /* no other is enabled */
 };
 
-extern const volatile uint32_t bl_port_arena_cap;
-const volatile uint32_t bl_port_arena_cap __attribute__((used)) = 0xFFFFFFFFu;
+/* Bytes of arena to use at most. `qemu://` writes another number here, so that the compiler must not know this one. */
+extern const uint32_t bl_port_arena_cap;
+__attribute__((used)) const uint32_t bl_port_arena_cap = 0xFFFFFFFFu;
 
 static bl_boot_record boot __attribute__((section(".noinit")));
 static uint8_t receive_buffer[BL_FRAME_BYTES(BOARD_BODY_BYTES)];
@@ -85,7 +86,7 @@ static uint32_t stack_peak(void *context)
 static uint32_t arena_bytes(void)
 {
     uint32_t there = (uint32_t)(__bl_arena_end - __bl_arena_start);
-    uint32_t cap = bl_port_arena_cap & ~(uint32_t)3u;
+    uint32_t cap = *(const volatile uint32_t *)&bl_port_arena_cap & ~(uint32_t)3u;
 
     return cap < there ? cap : there;
 }
