@@ -34,6 +34,7 @@ static inline void bl_ring_put(bl_ring *ring, uint8_t byte)
         return;
     }
     ring->bytes[ring->head] = byte;
+    __atomic_signal_fence(__ATOMIC_RELEASE); /* the byte before its announcement: `bytes` is not volatile */
     ring->head = next;
 }
 
@@ -50,10 +51,12 @@ static inline size_t bl_ring_get(bl_ring *ring, uint8_t *data, size_t capacity)
     uint16_t tail = ring->tail;
     size_t count = 0;
 
+    __atomic_signal_fence(__ATOMIC_ACQUIRE);
     while (count < capacity && tail != head) {
         data[count++] = ring->bytes[tail];
         tail = (uint16_t)((tail + 1u) & ring->mask);
     }
+    __atomic_signal_fence(__ATOMIC_RELEASE); /* all bytes are read before the interrupt may write over them */
     ring->tail = tail;
     return count;
 }
