@@ -1,4 +1,4 @@
-/* The 256 quotients fl(p / 255) as a constant, for ports whose flash is read like RAM: it takes 1 KB of flash, no RAM. The
+/* The 256 quotients fl(p / 255) as a constant, for ports whose flash is read like RAM: 1 KB of flash, no RAM. The
  * compiler rounds each quotient to nearest even, as docs/arithmetic.md wants. */
 #ifndef BL_PIXEL_TABLE_H
 #define BL_PIXEL_TABLE_H

@@ -79,8 +79,8 @@ void cortex_m_systick(void)
     ticks += SYSTICK_TURN;
 }
 
-/* SysTick begins a new turn at each reading. So its interrupt, where an image takes longer than a turn, falls on the same
- * instruction each time the image is run, and costs the same. */
+/* SysTick begins a new turn at each reading. So its interrupt, where an image takes longer than a turn, falls on the
+ * same instruction each time the image is run, and costs the same. */
 static uint64_t systick_read(void)
 {
     uint32_t count;
@@ -164,8 +164,8 @@ void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr)
     }
 }
 
-/* The frame of the exception holds lr at 20 and pc at 24 (DDI 0403E, B1.5.6). It is read before the stack is taken back to
- * its top, and not at all where an overflow has left it below the RAM. */
+/* The frame of the exception holds lr at 20 and pc at 24 (DDI 0403E, B1.5.6). It is read before the stack is taken back
+ * to its top, and not at all where an overflow has left it below the RAM. */
 __attribute__((naked)) void cortex_m_fault(void)
 {
     __asm__ volatile("cpsid i\n\t"

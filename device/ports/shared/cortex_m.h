@@ -64,7 +64,8 @@ static inline void cortex_m_interrupts_on(void)
     __asm__ volatile("cpsie i" ::: "memory");
 }
 
-/* Sleep until an interrupt is pending; one that came since interrupts were switched off counts (DDI 0403E, B1.5.17). */
+/* Sleep until an interrupt is pending; one that came since interrupts were switched off counts, though it is not taken
+ * yet (DDI 0403E, B1.5, "Power management"). */
 static inline void cortex_m_wait_for_interrupt(void)
 {
     __asm__ volatile("dsb\n\twfi" ::: "memory");

@@ -1,4 +1,4 @@
-/* The firmware of every STM32 port: fills in a bl_port and serves. The port's folder brings stm32_board.h and clock.c. */
+/* The firmware of every STM32 port: fills in a bl_port and serves. A port brings stm32_board.h and clock.c. */
 #include <stdint.h>
 
 /* Every port compiles this folder; this file is for those that bring the header below. */

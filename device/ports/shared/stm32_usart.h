@@ -1,12 +1,12 @@
-/* The USART of STM32F1 and F4, which is the same (RM0008 27.6, RM0090 30.6): received bytes come by interrupt into a ring,
- * sent ones are polled, while the interrupt goes on receiving. */
+/* The USART of STM32F1 and F4, which is the same (RM0008 27.6, RM0090 30.6): received bytes come by interrupt into a
+ * ring, sent ones are polled, while the interrupt goes on receiving. */
 #ifndef STM32_USART_H
 #define STM32_USART_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Start the board's USART (STM32_USART_BASE, its clock and pins already on) at `baud`; `clock_hz` is that of its bus. */
+/* Start the board's USART, whose clock and pins are on, at `baud`; `clock_hz` is that of its bus. */
 void stm32_usart_start(uint32_t clock_hz, uint32_t baud);
 
 /* For bl_port; contexts are not used. */

@@ -1,5 +1,5 @@
-/* Clock and pins of STM32F1. Registers: RM0008 (F103), RM0041 (F100); sections are those of RM0008, the bits used here are
- * the same in both, but for the flash, which an F100 reads without wait states (RM0041 2.3.3). */
+/* Clock and pins of STM32F1. Registers: RM0008 (F103), RM0041 (F100); sections are those of RM0008, the bits used here
+ * are the same in both, but for the flash, which an F100 reads without wait states. */
 #include "stm32_clock.h"
 
 #include "cortex_m.h"
@@ -66,7 +66,7 @@ stm32_clock stm32_clock_start(void)
     return clock;
 }
 
-/* PA9: alternate function, push-pull, 2 MHz (0b1010). PA10: input, pulled up, so that an open one is silent (0b1000). */
+/* PA9: alternate function, push-pull, 2 MHz (0b1010). PA10: input, pulled up (0b1000), so that an open one is silent. */
 void stm32_pins_start(void)
 {
     GPIOA_BSRR = 1u << 10;

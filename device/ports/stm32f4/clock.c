@@ -1,5 +1,5 @@
 /* Clock and pins of STM32F4. Registers: RM0090 (F405, F407), RM0390 (F446), RM0368 (F401), RM0383 (F411); sections are
- * those of RM0090, the bits used here are the same in all. */
+ * those of RM0090, the bits used here are the same in all but where it says so. */
 #include "stm32_clock.h"
 
 #include "cortex_m.h"
@@ -24,13 +24,13 @@ static const uint32_t CR_HSEON = 1u << 16, CR_HSERDY = 1u << 17, CR_HSEBYP = 1u 
 static const uint32_t PLLCFGR_SRC_HSE = 1u << 22;
 static const uint32_t CFGR_SW_PLL = 2u, CFGR_SWS_MASK = 3u << 2, CFGR_SWS_PLL = 2u << 2;
 static const uint32_t ACR_PRFTEN = 1u << 8, ACR_ICEN = 1u << 9, ACR_DCEN = 1u << 10, ACR_LATENCY_MASK = 15u;
-static const uint32_t PWR_VOS_MASK = 3u << 14;
+static const uint32_t PWR_VOS_MASK = 3u << 14, CSR_VOSRDY = 1u << 14;
 
 enum { HSI_HZ = 16000000, PLL_INPUT_HZ = 2000000 };
 
-/* The full clock: PLL_INPUT_HZ * N / P. Wait states for 2.7 V and more (RM0090 table 10, RM0390 table 5, RM0368 table 6,
- * RM0383 table 5); bus dividers as PPRE codes (APB1 up to 42, 45, 42, 50 MHz); VOS, the regulator's scale, as the highest
- * clock of the chip wants; Q keeps the USB clock, which is not used, below 48 MHz. */
+/* The full clock: PLL_INPUT_HZ * N / P. Wait states for 2.7 V and more, from each manual's table "Number of wait states
+ * according to CPU clock (HCLK) frequency"; bus dividers for an APB1 of up to 42, 45, 42, 50 MHz; VOS, the regulator's
+ * scale, as the chip's highest clock wants it; Q keeps the USB clock, which is not used, at 48 MHz or below. */
 #if defined(STM32F405)
 enum { PLL_N = 168, PLL_P = 2, PLL_Q = 7, WAIT_STATES = 5, APB1_DIVIDER = 4, APB2_DIVIDER = 2, VOS = 1 };
 #elif defined(STM32F446)
@@ -73,12 +73,12 @@ static bool start_pll(bool external)
     /* Bits 28 to 30 are F446's divider R, which must stay 2 or more: the reset value. */
     RCC_PLLCFGR = (RCC_PLLCFGR & 0xF0000000u) | (uint32_t)PLL_Q << 24 | (external ? PLLCFGR_SRC_HSE : 0u) |
                   (PLL_P / 2u - 1u) << 16 | (uint32_t)PLL_N << 6 | input_hz / PLL_INPUT_HZ;
-    PWR_CR = (PWR_CR & ~PWR_VOS_MASK) | (uint32_t)VOS << 14;
+    PWR_CR = (PWR_CR & ~PWR_VOS_MASK) | (uint32_t)VOS << 14; /* takes effect when the PLL is on */
     RCC_CR |= CR_PLLON;
-    return stm32_wait(&RCC_CR, CR_PLLRDY, CR_PLLRDY);
+    return stm32_wait(&RCC_CR, CR_PLLRDY, CR_PLLRDY) && stm32_wait(&PWR_CSR, CSR_VOSRDY, CSR_VOSRDY);
 }
 
-/* F446 runs above 168 MHz in over-drive mode only (RM0390 5.1.4). */
+/* F446 runs above 168 MHz in over-drive mode only (RM0390, "Voltage regulator"). */
 static bool over_drive(void)
 {
 #if defined(STM32F446)
@@ -124,7 +124,7 @@ stm32_clock stm32_clock_start(void)
 #else
     RCC_APB1ENR |= 1u << 17;
 #endif
-    (void)RCC_APB2ENR; /* two cycles until the peripherals answer (7.2.15) */
+    (void)RCC_APB2ENR; /* two cycles until the peripherals answer */
     return clock;
 }
 

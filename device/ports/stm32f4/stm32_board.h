@@ -2,8 +2,8 @@
 #ifndef STM32_BOARD_H
 #define STM32_BOARD_H
 
-/* The clock tree is that of F405/F407 (RM0090 7), F446 (RM0390 6), F401 (RM0368 6) or F411 (RM0383 6). BOARD_HSE_HZ is the
- * external clock, 0 for none; with BOARD_HSE_BYPASS 1 it is fed in by another chip and no crystal. */
+/* The clock tree is that of F405/F407 (RM0090 7), F446 (RM0390 6), F401 (RM0368 6) or F411 (RM0383 6). BOARD_HSE_HZ is
+ * the external clock, 0 for none; with BOARD_HSE_BYPASS 1 it is fed in by another chip and no crystal. */
 #if defined(BL_BOARD_STM32F405)
 #define BOARD_NAME "stm32f405"
 #define STM32F405
@@ -52,7 +52,7 @@
 #define BL_BAUD 115200
 #endif
 
-/* RM0090 2.3 (the others have the same map), 7.3.21, 12.2. */
+/* RM0090 2.3 (the others have the same map), 7.3.21, 12.1.3. */
 #define STM32_RCC_BASE 0x40023800u
 #define STM32_RCC_CSR_OFFSET 0x74u
 #if STM32_USART == 1
