@@ -5,7 +5,7 @@ file; default: the one that is built for the board), ``icount`` (one instruction
 ``arena`` (the most that a model may take: ``8192``, ``8k``, ``1M``). Example::
 
     port = serial.serial_for_url("qemu://stm32f405?arena=8k")
-    port.qmp("system_reset")
+    port.control("system_reset")
 
 Only the standard library and pyserial are imported here; firmware is looked for, or built, when a port is opened.
 """
@@ -32,7 +32,7 @@ from bitloop.link.urls import keeper
 from bitloop.link.urls.arena_cap import with_arena_cap
 from bitloop.link.urls.cpus import CpuShare
 from bitloop.link.urls.emulation import Emulation
-from bitloop.link.urls.qmp import Qmp, QmpError
+from bitloop.link.urls.emulator_monitor import EmulatorMonitor, MonitorError
 from bitloop.link.urls.stream_port import StreamPort, options_in, parse_size
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _KNOWN = ("elf", "icount", "arena")
 _MOST_ICOUNT = 10  # QEMU takes no greater shift
 _START_S = 20.0
-_QMP_S = 5.0
+_ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,22 @@ class Serial(StreamPort):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.emulation: Emulation | None = None
-        self._qmp: Qmp | None = None
+        self._monitor: EmulatorMonitor | None = None
         self._share: CpuShare | None = None
         super().__init__(*args, **kwargs)
 
-    def qmp(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Run a command of QEMU's control protocol, such as ``system_reset``, ``stop``, ``cont``, ``quit``.
+    def control(self, command: str) -> str:
+        """Run a command of QEMU's monitor: ``system_reset``, ``stop`` (freeze), ``cont``, ``quit``, ``info …``.
+
+        Returns:
+            What ``info`` tells, else "".
 
         Raises:
-            QmpError: It was refused, not answered in 5 s, or the emulator has ended.
+            MonitorError: It was refused, not answered in 5 s, or the emulator has ended.
         """
-        if self._qmp is None:
+        if self._monitor is None:
             raise PortNotOpenError()
-        return self._qmp.execute(command, arguments)
+        return self._monitor.execute(command)
 
     def _start(self, url: str) -> socket.socket:
         options = options_of(url)
@@ -123,12 +126,12 @@ class Serial(StreamPort):
                 command = [program, *arguments_of(emulator, elf, icount_shift, its_line.fileno(), its_control.fileno())]
                 process_id = self._spawn(command, (its_line.fileno(), its_control.fileno()))
             try:
-                self._qmp = Qmp(control, timeout_s=_START_S)
-            except QmpError as error:
+                self._monitor = EmulatorMonitor(control, timeout_s=_START_S)
+            except MonitorError as error:
                 raise SerialException(f"{url}: {error}; {self._ended()}") from error
             on_failure.pop_all()  # a capped copy of the firmware is not needed any more: the emulator has read it
-        self._qmp.timeout_s = _QMP_S
-        self.emulation = Emulation(emulator.program, self._qmp.version, emulator.machine, icount_shift, process_id)
+        self._monitor.timeout_s = _ANSWER_S
+        self.emulation = Emulation(emulator.program, self._monitor.version, emulator.machine, icount_shift, process_id)
         return line
 
     def _spawn(self, command: list[str], descriptors: tuple[int, ...]) -> int:
@@ -154,9 +157,9 @@ class Serial(StreamPort):
         return int(number)
 
     def _release(self) -> None:
-        if self._qmp is not None:
-            self._qmp.close()
-            self._qmp = None
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
         super()._release()
         if self._share is not None:
             self._share.release()
@@ -174,7 +177,7 @@ def arguments_of(emulator: Emulator, elf: Path, icount_shift: int, line_fd: int,
         *("-icount", f"shift={icount_shift},align=off,sleep=on"),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-chardev", f"socket,id=line,fd={line_fd}", "-serial", "chardev:line"),
-        *("-chardev", f"socket,id=control,fd={control_fd}", "-mon", "chardev=control,mode=control"),
+        *("-chardev", f"socket,id=control,fd={control_fd}", "-mon", "chardev=control,mode=readline"),
     ]
 
 
