@@ -111,15 +111,16 @@ def test_builds_at_the_same_time(fresh: Path) -> None:
     assert [path.name for path in Path(outputs.pop().strip()).parent.iterdir()] == ["libbitloop.so"]
 
 
-def test_firmware_hash_is_over_core_and_port() -> None:
+def test_firmware_hash_is_over_core_shared_parts_and_port() -> None:
     root = device_dir()
     digest = hashlib.sha256()
     names = sorted(
         path.relative_to(root).as_posix()
-        for folder in ("core", "ports/native")
+        for folder in ("core", "ports/shared", "ports/native")
         for path in (root / folder).iterdir()
-        if path.suffix in (".c", ".h")
+        if path.suffix in (".c", ".h", ".ld")
     )
+    assert "ports/shared/stm32.ld" in names
     assert "core/bl_spec.h" in names
     assert "ports/native/native_sim.c" in names
     for name in names:

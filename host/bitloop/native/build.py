@@ -29,25 +29,25 @@ FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra")
 """Flags of every native build; never ``-march=native``: a cache may be shared between machines."""
 
 _COMPILE_TIMEOUT_S = 300.0
-_SUFFIXES = {".c", ".h"}
+_SUFFIXES = {".c", ".cpp", ".S", ".h", ".hpp", ".ino", ".ld"}
 
 
 def source_files(port: str) -> list[Path]:
-    """Return the C sources and headers of the core and of one port, sorted by their path.
+    """Return the sources of a firmware: those of the core, of what ports share and of one port, sorted by their path.
 
     Args:
         port: name of a directory in ``device/ports``.
     """
     root = device_dir()
     files: list[Path] = []
-    for folder in (root / "core", root / "ports" / port):
+    for folder in (root / "core", root / "ports" / "shared", root / "ports" / port):
         files.extend(path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
     return sorted(files, key=lambda path: path.relative_to(root).as_posix())
 
 
 @functools.cache
 def firmware_hash(port: str = "native") -> str:
-    """Return the SHA-256 (hexadecimal) over the sources a firmware is built from: the core's and the port's.
+    """Return the SHA-256 (hexadecimal) over the sources a firmware is built from: :func:`source_files`.
 
     Each file counts as its path within ``device/``, a zero byte, its length (u64, little-endian) and its bytes.
 

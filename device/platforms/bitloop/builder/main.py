@@ -1,0 +1,95 @@
+"""Builds one firmware with the compilers that are on the path; PlatformIO runs this through SCons.
+
+A board's manifest, boards/<environment>.json, says under "build":
+    port            folder of device/ports
+    toolchain       prefix of the tools, e.g. "arm-none-eabi-"
+    cpu_flags       for compiling and linking
+    defines         macros, "NAME" or "NAME=VALUE"
+    ldscript        linker script, within the port's folder (optional)
+    libraries       for the linker, e.g. ["c", "gcc"]
+    extra_flags     for compiling, after all others; PlatformIO adds them itself
+    link_flags      for linking (optional)
+    arduino         {"core": DIR, "variant": DIR}: an Arduino core that is built along (optional)
+and under "upload" the chip's maximum_ram_size and maximum_size.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from SCons.Script import Default, DefaultEnvironment
+
+env = DefaultEnvironment()
+sys.dont_write_bytecode = True  # nothing but sources lies in device/: the wheel carries all of it
+sys.path.insert(0, env.PioPlatform().get_dir())
+
+import identity  # noqa: E402 - lies beside platform.json, which PlatformIO does not put on the path
+
+board = env.BoardConfig()
+build = board.get("build")
+device = Path(env.subst("$PROJECT_SRC_DIR"))
+port_dir = device / "ports" / build["port"]
+tools = build["toolchain"]
+cpu_flags = build.get("cpu_flags", [])
+c_flags, cxx_flags = identity.language_flags(build)
+
+env.Replace(
+    CC=f"{tools}gcc",
+    CXX=f"{tools}g++",
+    AS=f"{tools}as",
+    AR=f"{tools}gcc-ar",
+    RANLIB=f"{tools}gcc-ranlib",
+    OBJCOPY=f"{tools}objcopy",
+    SIZETOOL=f"{tools}size",
+    ARFLAGS=["rc"],
+    PROGNAME="firmware",
+    PROGSUFFIX=".elf",
+    SIZECHECKCMD="$SIZETOOL -A -d $SOURCES",
+    SIZEPROGREGEXP=r"^(?:\.vectors|\.isr_vector|\.init|\.text|\.rodata|\.data)\s+(\d+).*",
+    SIZEDATAREGEXP=r"^(?:\.data|\.bss|\.noinit)\s+(\d+).*",
+    SRC_FILTER=["+<core/>", "+<ports/shared/>", f"+<ports/{build['port']}/>"],
+)
+env.Append(
+    ASPPFLAGS=["-x", "assembler-with-cpp", *cpu_flags],
+    CCFLAGS=[*cpu_flags, "-O2", *identity.COMPILE_FLAGS],
+    CFLAGS=c_flags,
+    CXXFLAGS=cxx_flags,
+    CPPDEFINES=[*(tuple(define.split("=", 1)) if "=" in define else define for define in build.get("defines", []))],
+    CPPPATH=[str(folder) for folder in identity.include_dirs(device, build["port"])],
+    LINKFLAGS=[*cpu_flags, *identity.LINK_FLAGS, "-Wl,-Map=${BUILD_DIR}/${PROGNAME}.map", *build.get("link_flags", [])],
+    LIBS=build.get("libraries", []),
+    SRC_BUILD_FLAGS=list(identity.WARNINGS),
+)
+firmware_hash, firmware_version = identity.identity_defines(device, build["port"])
+env.Append(CPPDEFINES=[firmware_hash, (firmware_version[0], env.StringifyMacro(firmware_version[1]))])
+
+if "arduino" in build:
+    core, variant = build["arduino"]["core"], build["arduino"]["variant"]
+    env.Append(CCFLAGS=["-isystem", core, "-isystem", variant])
+    env.Prepend(
+        LIBS=[
+            env.BuildLibrary(str(Path("$BUILD_DIR") / "variant"), variant),
+            env.BuildLibrary(str(Path("$BUILD_DIR") / "arduino"), core),
+        ]
+    )
+else:
+    env.Append(LINKFLAGS=["-nostartfiles"])
+if "ldscript" in build:
+    script = str(port_dir / build["ldscript"])
+    env.Replace(LDSCRIPT_PATH=script)
+    env.Append(LIBPATH=[str(port_dir)])
+
+program = env.BuildProgram()
+if "ldscript" in build:
+    env.Depends(program, [env.File(str(path)) for path in port_dir.glob("*.ld")])
+
+wanted = json.dumps(identity.stamp(device, Path(env.subst("$PROJECT_DIR")), env.subst("$PIOENV")), indent=2) + "\n"
+
+
+def write_stamp(target, source, env):  # noqa: ANN001, ANN201, ARG001 - SCons calls it by these names
+    """Say beside the firmware what it was built from."""
+    Path(str(target[0])).write_text(wanted, encoding="utf-8")
+
+
+stamp = env.Command("$BUILD_DIR/firmware.json", [program, env.Value(wanted)], env.VerboseAction(write_stamp, "Noting $TARGET"))
+Default([env.Alias("buildprog", [program, stamp]), env.Alias("size", program, env.VerboseAction("$SIZETOOL -B -d $SOURCE", "Sizes"))])
