@@ -25,6 +25,7 @@ class Emulator:
         package: Debian package that brings the program.
         icount_shift: An instruction takes 2^icount_shift ns of virtual time: the power of two next to what a real one's
             takes, so that timers and instructions keep the usual proportion.
+        elf_machine: What its ELF files are for (e_machine): QEMU would take others as plain bytes.
         elf_option: Option that takes the firmware's ELF file.
         options: Further options.
     """
@@ -34,6 +35,7 @@ class Emulator:
     cpu: str
     package: str
     icount_shift: int
+    elf_machine: int
     elf_option: str = "-kernel"
     options: tuple[str, ...] = ()
 
@@ -72,6 +74,7 @@ class Board:
 
 _ARM = ("qemu-system-arm", "qemu-system-arm")
 _MISC = "qemu-system-misc"
+_EM_ARM, _EM_AVR, _EM_XTENSA, _EM_RISCV = 40, 83, 94, 243
 
 BOARDS: tuple[Board, ...] = (
     Board("native", "The core as a process on this machine", "host", 0, 0, "", "native", "sim://native"),
@@ -84,7 +87,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_stm32f405",
         "stm32f4",
         "qemu://stm32f405",
-        Emulator(_ARM[0], "netduinoplus2", "", _ARM[1], 3),
+        Emulator(_ARM[0], "netduinoplus2", "", _ARM[1], 3, _EM_ARM),
     ),
     Board(
         "stm32f100",
@@ -95,7 +98,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_stm32f100",
         "stm32f1",
         "qemu://stm32f100",
-        Emulator(_ARM[0], "stm32vldiscovery", "", _ARM[1], 5),
+        Emulator(_ARM[0], "stm32vldiscovery", "", _ARM[1], 5, _EM_ARM),
     ),
     Board(
         "rv32imc",
@@ -106,7 +109,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_rv32imc",
         "riscv_virt",
         "qemu://rv32imc",
-        Emulator("qemu-system-riscv32", "virt", "", _MISC, 3, options=("-bios", "none")),
+        Emulator("qemu-system-riscv32", "virt", "", _MISC, 3, _EM_RISCV, options=("-bios", "none")),
     ),
     Board(
         "lx106",
@@ -117,7 +120,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_lx106",
         "lx106_sim",
         "qemu://lx106",
-        Emulator("qemu-system-xtensa", "lx60", "lx106", _MISC, 5),
+        Emulator("qemu-system-xtensa", "lx60", "lx106", _MISC, 5, _EM_XTENSA),
     ),
     Board(
         "mega2560",
@@ -128,7 +131,7 @@ BOARDS: tuple[Board, ...] = (
         "qemu_mega2560",
         "arduino",
         "qemu://mega2560",
-        Emulator("qemu-system-avr", "mega2560", "", _MISC, 6, "-bios"),
+        Emulator("qemu-system-avr", "mega2560", "", _MISC, 6, _EM_AVR, "-bios"),
     ),
     Board(
         "nucleo_f446re",

@@ -86,6 +86,11 @@ class SerialTransport:
         return self._url
 
     @property
+    def port(self) -> Any:
+        """The pyserial object, for what only its kind can do: that of ``qemu://`` controls its emulator."""
+        return self._serial
+
+    @property
     def emulation(self) -> Emulation | None:
         """What emulates the device, where the port has started an emulator."""
         emulation = getattr(self._serial, "emulation", None)
@@ -136,9 +141,8 @@ class SerialTransport:
         return b"".join(pieces)
 
     def _broken(self, error: Exception) -> TransportError:
-        return TransportError(
-            f"the connection to {self._url} broke: {error}; check cable and power, then connect again"
-        )
+        check = "" if _has_no_cable(self._url) else "check cable and power, then "
+        return TransportError(f"the connection to {self._url} broke: {error}; {check}connect again")
 
 
 def port_names() -> list[str]:
@@ -161,10 +165,15 @@ def _open(url: str, baud: int, write_timeout_s: float) -> Any:
         raise PortError(_advice(url, error)) from error
 
 
+def _has_no_cable(url: str) -> bool:
+    """Tell whether the device is a process of this machine, whose errors say all that there is to say."""
+    return url.lower().startswith(("sim://", "qemu://"))
+
+
 def _advice(url: str, error: OSError) -> str:
     text = str(error)
     if "://" in url:
-        if url.lower().startswith(("sim://", "qemu://")):
+        if _has_no_cable(url):
             return text
         return f"{url} cannot be opened: {text}; check that the other side is running, and the address"
     if error.errno == errno.ENOENT or "FileNotFoundError" in text:

@@ -28,10 +28,10 @@ class EmulatorMonitor:
 
     Args:
         stream: Its socket; it belongs to this object from now on.
-        timeout_s: How long to wait for the greeting.
+        timeout_s: How long to wait for the greeting, and until the emulator runs.
 
     Raises:
-        MonitorError: No greeting came, or another.
+        MonitorError: No greeting came, or another, or the emulator did not begin to run.
 
     Attributes:
         version: The emulator's, such as ``7.2.22``.
@@ -47,6 +47,7 @@ class EmulatorMonitor:
         if banner is None:
             raise MonitorError(f"the emulator's greeting is none: {greeting[:80]!r}")
         self.version = banner.group(1).decode("ascii", "replace")
+        self.execute("info status")  # answered when the emulator has read all its files and runs; it greets before that
 
     def execute(self, command: str) -> str:
         """Run a command: ``system_reset``, ``stop``, ``cont``, ``quit``, ``info …``.

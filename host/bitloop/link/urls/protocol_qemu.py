@@ -117,7 +117,7 @@ class Serial(StreamPort):
         icount_shift = emulator.icount_shift if options.icount_shift is None else options.icount_shift
         self._share = CpuShare()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
-        with _firmware(url, board, options) as elf, contextlib.ExitStack() as on_failure:
+        with _firmware(url, board, emulator, options) as elf, contextlib.ExitStack() as on_failure:
             line, its_line = socket.socketpair()
             control, its_control = socket.socketpair()
             on_failure.callback(line.close)
@@ -128,7 +128,9 @@ class Serial(StreamPort):
             try:
                 self._monitor = EmulatorMonitor(control, timeout_s=_START_S)
             except MonitorError as error:
-                raise SerialException(f"{url}: {error}; {self._ended()}") from error
+                ended = self._ended()  # waits for the end, which may lag behind the streams
+                has_ended = self._process is not None and self._process.poll() is not None
+                raise SerialException(f"{url}: {ended if has_ended else error}") from error
             on_failure.pop_all()  # a capped copy of the firmware is not needed any more: the emulator has read it
         self._monitor.timeout_s = _ANSWER_S
         self.emulation = Emulation(emulator.program, self._monitor.version, emulator.machine, icount_shift, process_id)
@@ -211,12 +213,11 @@ def _program(board: Board, emulator: Emulator) -> str:
 
 
 @contextlib.contextmanager
-def _firmware(url: str, board: Board, options: Options) -> Iterator[Path]:
+def _firmware(url: str, board: Board, emulator: Emulator, options: Options) -> Iterator[Path]:
     """Give the ELF file to start, for as long as the emulator needs to read it."""
     if options.elf is not None:
         elf = options.elf
-        if not elf.is_file():
-            raise SerialException(f"{url}: there is no file {elf}")
+        _check_elf(url, elf, emulator)
     else:
         from bitloop.firmware.build import firmware_elf  # noqa: PLC0415 - builds
 
@@ -232,3 +233,19 @@ def _firmware(url: str, board: Board, options: Options) -> Iterator[Path]:
         copy = Path(folder) / elf.name
         copy.write_bytes(capped)
         yield copy
+
+
+def _check_elf(url: str, elf: Path, emulator: Emulator) -> None:
+    """See that a file is firmware for this processor: an emulator would start others as well, and lock up."""
+    try:
+        with elf.open("rb") as file:
+            header = file.read(20)
+    except OSError as error:
+        raise SerialException(f"{url}: the firmware cannot be read: {error}") from error
+    if len(header) < 20 or not header.startswith(b"\x7fELF"):
+        raise SerialException(f"{url}: {elf} is no ELF file; name the firmware.elf of a build")
+    machine = int.from_bytes(header[18:20], "little")
+    if machine != emulator.elf_machine:
+        raise SerialException(
+            f"{url}: {elf} is for another processor (ELF machine {machine}, this one is {emulator.elf_machine})"
+        )

@@ -233,6 +233,7 @@ class StreamPort(SerialBase):  # type: ignore[misc]
         if self._errors is not None:
             self._errors.seek(0)
             words = self._errors.read(_WORDS_BYTES).decode("utf-8", "replace").strip()
+            words = words.partition("\n\n")[0]  # a dump of registers may follow
         return SerialException(f"{self.WHAT} {how}{': ' + words if words else ''}")
 
     def _release(self) -> None:
