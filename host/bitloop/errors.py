@@ -18,7 +18,7 @@ The tree::
     │   └── ProtocolError             6   what was answered is not this protocol, or not this version
     ├── DeviceError                   7   the device answered with a status code
     │   └── DoesNotFitError           7   the model needs more memory than the device has
-    ├── ToolchainError                8   no compiler, or it failed
+    ├── ToolchainError                8   a compiler, emulator or build tool is missing, or failed
     └── Interrupted                 130   Ctrl-C; what was measured is kept
 
 Each message says what was found, what was expected, and what to do next.
@@ -127,7 +127,7 @@ class DoesNotFitError(DeviceError):
 
 
 class ToolchainError(BitloopError):
-    """No C compiler was found, or it refused the core."""
+    """A compiler, emulator or build tool was not found, or failed."""
 
     exit_code = 8
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bitloop.boards import find_board
-from bitloop.errors import ToolchainError
+from bitloop.firmware import find
+from bitloop.firmware.build import firmware_elf
 from bitloop.link.channel import Timing
 from bitloop.link.session import Session
 
@@ -23,18 +23,14 @@ GONE_S = 5.0
 
 @pytest.fixture(scope="session")
 def url_of() -> Callable[[str], str]:
-    """Give the URL of an emulated board, its firmware built; skip where something for it is missing."""
-    from bitloop.firmware.build import firmware_elf
+    """Give the URL of an emulated board, its firmware built; skip where a tool is missing, fail where it does."""
 
     def url(name: str) -> str:
         board = find_board(name)
-        assert board.emulator is not None
-        if shutil.which(board.emulator.program) is None:
-            pytest.skip(f"{board.emulator.program} is not here; scripts/setup-firmware installs it")
-        try:
-            firmware_elf(board.environment)
-        except ToolchainError as error:
-            pytest.skip(f"the firmware {board.environment} cannot be built here: {error}")
+        missing = [*find.missing_to_build(board.environment), *find.missing_to_emulate(board)]
+        if missing:
+            pytest.skip(f"{board.url} needs {'; '.join(map(str, missing))}; {find.SETUP} installs it")
+        firmware_elf(board.environment)
         return board.url
 
     return url

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bitloop.bench import checks
 from bitloop.bench.journal import read_samples
 from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
 from bitloop.errors import DoesNotFitError
+from bitloop.firmware.build import firmware_elf
 from bitloop.link.session import Session
 from bitloop.plan.planner import plan
 from bitloop.quantize.model import Model
@@ -58,6 +61,19 @@ def test_a_run_is_exact_and_two_agree_within_a_tick(
     assert latency.max < 500 * model.architecture.macs()
     assert latency.per_layer is not None
     assert sum(layer.mean for layer in latency.per_layer) <= latency.mean + len(latency.per_layer)
+
+
+def test_firmware_of_other_sources_is_told(f405: str, models: Models, drawn_images: Images, monkeypatch: Any) -> None:
+    """The emulator runs what is built from these sources, and the run sees to it."""
+    model, images, true = models("mlp8k", "int4"), drawn_images.first(2), checks.firmware_hash("stm32f4")
+    record = run(model, f405, images, options=OPTIONS)
+    assert (record.verdict, record.firmware.hash) == ("exact", true)
+    monkeypatch.setattr(checks, "firmware_hash", lambda port: "ab" * 32)
+    record = run(model, f405, images, options=OPTIONS)
+    assert record.verdict == "disagree"
+    assert f"reports firmware hash {true}, it was built from abab" in record.headline
+    own = f"{f405}?elf={firmware_elf('qemu_stm32f405')}"
+    assert run(model, own, images, options=OPTIONS).verdict == "exact"  # of that nothing is known
 
 
 @pytest.mark.parametrize("name", ["stm32f405", "stm32f100"])

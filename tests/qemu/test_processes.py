@@ -18,6 +18,7 @@ from serial import serial_for_url
 
 from bitloop.bench.record import read_record
 from bitloop.errors import TransportError
+from bitloop.firmware.build import firmware_elf
 from bitloop.link.session import Session
 from bitloop.quantize import blm
 from bitloop.quantize.model import Model
@@ -30,6 +31,7 @@ HOLD = """
 import json, os, sys, time
 from pathlib import Path
 import bitloop
+from bitloop.firmware.build import firmware_elf
 from bitloop.link.session import Session
 session = Session(sys.argv[1])
 session.connect()
@@ -176,8 +178,6 @@ def test_two_emulators_have_a_cpu_each(f405: str) -> None:
 
 
 def test_the_url_chooses_the_firmware_and_the_shift(f405: str) -> None:
-    from bitloop.firmware.build import firmware_elf
-
     elf = firmware_elf("qemu_stm32f405")
     with Session(f"{f405}?elf={elf}&icount=5", timing=TIMING) as session:
         info = session.connect()

@@ -6,10 +6,12 @@ import logging
 
 import numpy as np
 
+from bitloop.boards import find_board
 from bitloop.data.dataset import CLASSES, Images
 from bitloop.errors import NetworkError, UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.link.upload import UploadReport
+from bitloop.link.urls.protocol_qemu import options_of
 from bitloop.native.build import firmware_hash
 from bitloop.plan.planner import Plan
 from bitloop.quantize.model import Model
@@ -44,7 +46,8 @@ def check_fit(model: Model, images: Images) -> None:
 def false_claims(device_url: str, info: DeviceInfo, plan: Plan, report: UploadReport) -> list[str]:
     """List, as sentences, what the device says of image, memory and firmware that the host knows better.
 
-    The firmware's hash is known for ``sim://native`` alone, which was compiled from the sources that lie here.
+    The firmware's hash is known for ``sim://native`` and for ``qemu://`` boards without a firmware of the user's own:
+    these were built from the sources that lie here.
     """
     claims: list[str] = []
     if report.device_sha256 != plan.sha256:
@@ -54,9 +57,20 @@ def false_claims(device_url: str, info: DeviceInfo, plan: Plan, report: UploadRe
             f"the device says the image takes {report.arena_bytes:,} bytes of its arena, the plan "
             f"{plan.memory.total_bytes:,}"
         )
-    if device_url.lower().startswith("sim://native") and info.firmware_hash != firmware_hash():
+    port = _built_here(device_url)
+    if port and info.firmware_hash != firmware_hash(port):
         claims.append(
             f"the simulated device reports firmware hash {info.firmware_hash or 'none'}, it was built from "
-            f"{firmware_hash()}"
+            f"{firmware_hash(port)}"
         )
     return claims
+
+
+def _built_here(device_url: str) -> str:
+    """Give the port whose sources a device's firmware was built from, or "" where that is not known."""
+    if device_url.lower().startswith("sim://native"):
+        return find_board("native").port
+    if not device_url.lower().startswith("qemu://"):
+        return ""
+    options = options_of(device_url)
+    return find_board(options.board).port if options.elf is None else ""

@@ -19,7 +19,7 @@ EXIT_CODES = (
     (5, "a format, network or model that cannot be used"),
     (6, "the link: port, silence, garbage"),
     (7, "the device refused, or the model does not fit"),
-    (8, "no C compiler, or it failed"),
+    (8, "a compiler, emulator or build tool is missing, or failed"),
     (130, "Ctrl-C; what was measured is kept"),
 )
 """As in :mod:`bitloop.errors`; a test holds the two together."""

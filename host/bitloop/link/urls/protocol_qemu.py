@@ -113,7 +113,7 @@ class Serial(StreamPort):
     def _start(self, url: str) -> socket.socket:
         options = options_of(url)
         board, emulator = _emulated(url, options.board)
-        program = _program(board, emulator)
+        program = program_of(board.name, emulator)
         icount_shift = emulator.icount_shift if options.icount_shift is None else options.icount_shift
         self._share = CpuShare()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
@@ -195,8 +195,8 @@ def _emulated(url: str, name: str) -> tuple[Board, Emulator]:
     raise SerialException(f"{url}: there is no such emulated board; there are {names}")
 
 
-def _program(board: Board, emulator: Emulator) -> str:
-    """Give the path of the emulator.
+def program_of(board: str, emulator: Emulator) -> str:
+    """Give the path of a board's emulator.
 
     Raises:
         ToolchainError: It is not installed.
@@ -206,7 +206,7 @@ def _program(board: Board, emulator: Emulator) -> str:
     path = shutil.which(emulator.program)
     if path is None:
         raise ToolchainError(
-            f"qemu://{board.name} needs {emulator.program}, which is not here; scripts/setup-firmware installs it, "
+            f"qemu://{board} needs {emulator.program}, which is not here; scripts/setup-firmware installs it, "
             f"or: sudo apt install {emulator.package}"
         )
     return path
