@@ -164,6 +164,7 @@ TENSOR_RECORD_BYTES = 52
 IMAGE_CRC_BYTES = 4
 IMAGE_ALIGNMENT = 4
 ARENA_ALIGNMENT = 4
+CHUNK_MARGIN_BYTES = 4  # behind a chunk of streamed weights: a device may read, never write, so far
 MAX_IMAGE_BYTES = 1 << 28
 MAX_DIMENSION = 65535
 
