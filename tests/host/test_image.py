@@ -20,7 +20,7 @@ from bitloop.plan.tensors import record_format
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
-from bitloop.spec import NO_OFFSET, Capability, Packing, Status
+from bitloop.spec import NO_OFFSET, Capability, LayerKind, Packing, Status
 
 NATIVE = replace(DeviceInfo.native_default(), packings=(int(Packing.TRITS), int(Packing.BITS)), table_bits=8)
 ARENA_BYTES = 100_000
@@ -474,6 +474,51 @@ def test_reader_and_device_accept_and_refuse_the_same(image):
     assert accepted(image) == (status is Status.OK), f"the device says {status.name} {details}"
 
 
+@st.composite
+def rearranged(draw) -> bytes:
+    """A streamed image with one or two of its regions elsewhere, near another one's begin or end."""
+    name = draw(st.sampled_from(sorted(STREAMED)))
+    image = bytearray(IMAGES[name])
+    parsed = read_image(IMAGES[name])
+    layers, first_tensor = parsed.header.layer_count, LAYER + 56 * parsed.header.layer_count
+    begins = [
+        *(layer.output_offset + k * layer.batch_stride for layer in parsed.layers for k in range(2)),
+        *(layer.tile_offset for layer in parsed.layers if layer.pool_kind),
+        *(tensor.data_offset for tensor in parsed.tensors if tensor.streamed),
+        parsed.header.queue_offset,
+    ]
+    for _ in range(draw(st.integers(1, 2))):
+        layer, place = draw(st.integers(0, layers - 1)), draw(st.sampled_from(["output", "stride", "tile", "chunk"]))
+        value = draw(st.sampled_from(begins)) + 4 * draw(st.integers(-30, 30))
+        record = LAYER + 56 * layer
+        if place == "output":
+            # What reads it must name the same offset, and a ReLU in place goes on working there.
+            targets = [record + 28, record + 56 + 24 if layer + 1 < layers else OUTPUT]
+            if layer + 1 < layers and image[record + 56] == LayerKind.RELU and draw(st.booleans()):
+                targets += [record + 56 + 28, record + 112 + 24]
+        elif place == "stride":
+            value = draw(st.sampled_from([0, 16, 80, 84, 96, 116, 120, 124, 240, 400]))
+            targets = [record + 52]
+            if layer + 1 < layers and image[record + 56] == LayerKind.RELU and draw(st.booleans()):
+                targets.append(record + 56 + 52)
+        elif place == "tile":
+            targets = [record + 48]
+        else:
+            targets = [first_tensor + 52 * draw(st.integers(0, len(parsed.tensors) - 1)) + 24]
+        for target in targets:
+            struct.pack_into("<I", image, target, value % (1 << 32))
+    return repaired(image)
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(rearranged())
+def test_reader_and_device_agree_on_where_things_may_lie(image):
+    from bitloop.native.core import validate_image
+
+    status, details = validate_image(image, ARENA_BYTES)
+    assert accepted(image) == (status is Status.OK), f"the device says {status.name} {details}"
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=600), st.booleans())
 def test_noise_is_refused(noise, with_a_start):
@@ -481,7 +526,7 @@ def test_noise_is_refused(noise, with_a_start):
         read_image(IMAGES["fp32"][:64] + noise if with_a_start else noise)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", IMAGES)
 def test_the_device_accepts_what_the_planner_writes(recipe):
     from bitloop.native.core import validate_image
 
