@@ -10,13 +10,16 @@ from functools import cached_property
 
 from bitloop.plan.arrange import arrange, buffers_of, live_bytes
 from bitloop.plan.memory import USEFUL_SLOTS, Least, MemoryPlan, Needs, Placement
-from bitloop.plan.records import align4
+from bitloop.plan.records import TensorRecord, align4
 from bitloop.plan.stages import stages
 from bitloop.plan.tensors import codes_a_step, streamed_bytes
 from bitloop.spec import MAX_IMAGE_BYTES, NO_OFFSET
 
 MOST_LAYERS_TRIED = 10
 """Of so many layers with weights every set is tried: 1,023."""
+CHUNK_COST_BYTES = 64
+"""What a chunk costs beside its bytes: the device asks for each when it has done with the one before, so there are a
+frame's header, an answer, and a wait of some such bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class _Choice:
         self._chosen = chosen
         streamed = [need.weights for need, own in zip(needs, chosen, strict=True) if own and need.weights]
         self.image_bytes = image_bytes - sum(align4(record.data_bytes) for record in streamed)
-        self.whole_bytes = sum(record.data_bytes for record in streamed)
-        """Bytes that travel for a batch if no row wastes a bit."""
+        self.least_cost = sum(record.data_bytes + CHUNK_COST_BYTES for record in streamed)
+        """Of a batch, if each layer's weights travel in one chunk."""
         self._stages = stages(chosen)
         self._outputs = [need.output_bytes for need in needs]
         self._in_place = [need.in_place for need in needs]
@@ -69,12 +72,10 @@ class _Choice:
         free = available_bytes - self.image_bytes - batch * self._slot_bytes
         return [_chunk(need, free - used, own) for used, need, own in self._each(self._used(batch))]
 
-    def streamed_bytes(self, chunks: Sequence[_Chunk]) -> int:
-        """Return the bytes that travel for a batch."""
+    def cost(self, chunks: Sequence[_Chunk]) -> int:
+        """Return the bytes that travel for a batch, with what the chunks cost beside them."""
         pairs = zip(self._needs, chunks, strict=True)
-        return sum(
-            streamed_bytes(need.weights, chunk.columns) for need, chunk in pairs if need.weights and chunk.streamed
-        )
+        return sum(_cost(need.weights, chunk.columns) for need, chunk in pairs if need.weights and chunk.streamed)
 
     def place(self, available_bytes: int, batch: int) -> Placement:
         """Divide the arena for a batch, which must fit."""
@@ -149,7 +150,8 @@ def place_streamed(
 ) -> Placement:
     """Divide the arena so that the fewest bytes of weights travel for each image.
 
-    Bytes an image are those of a batch divided by its images, so a larger batch may outweigh weights in the image. Of
+    Bytes an image are those of a batch divided by its images, so a larger batch may outweigh weights in the image. Each
+    chunk counts as CHUNK_COST_BYTES more, so that a batch is not bought with tiny ones. Of
     up to MOST_LAYERS_TRIED layers with weights every set is tried, of more only some. Then come decode tables, where
     they do not more than halve a chunk, and chunks as large as fit.
 
@@ -165,16 +167,16 @@ def place_streamed(
     for choice in _choices(needs, image_bytes, slot_bytes, everything=everything):
         batch = choice.largest_batch(available_bytes, slots or USEFUL_SLOTS)
         if batch >= (slots or 1):
-            ranked.append((Fraction(choice.whole_bytes, batch), len(ranked), batch, choice))
+            ranked.append((Fraction(choice.least_cost, batch), len(ranked), batch, choice))
     best: tuple[Fraction, _Choice, int] | None = None
     for bound, _, most, choice in sorted(ranked, key=lambda each: each[:2]):
         if best is not None and bound >= best[0]:
             break
         # Fewer images may leave room for chunks that waste fewer bits.
         for batch in range(most, (slots or 1) - 1, -1):
-            if best is not None and Fraction(choice.whole_bytes, batch) >= best[0]:
+            if best is not None and Fraction(choice.least_cost, batch) >= best[0]:
                 break
-            cost = Fraction(choice.streamed_bytes(choice.chunks(available_bytes, batch)), batch)
+            cost = Fraction(choice.cost(choice.chunks(available_bytes, batch)), batch)
             if best is None or cost < best[0]:
                 best = (cost, choice, batch)
     assert best is not None
@@ -237,7 +239,7 @@ def _chunk(need: Needs, room: int, streamed: bool) -> _Chunk:
 
 
 def _columns(need: Needs, room: int) -> int:
-    """Return the columns of a chunk with which the fewest bytes travel, then the most that fit; 0 if none fits."""
+    """Return the columns of a chunk that cost the least, of those that fit; 0 if none does."""
     record = need.weights
     assert record is not None
     low, high = 0, record.columns
@@ -248,9 +250,12 @@ def _columns(need: Needs, room: int) -> int:
             low = middle
         else:
             high = middle - 1
+    # As many as fit, or as many as waste no bits; where not even these fit, any.
     step = codes_a_step(record)
-    if low == record.columns:
-        return low
-    if low >= step:
-        return low // step * step
-    return min(range(low, 0, -1), key=lambda columns: streamed_bytes(record, columns), default=0)
+    candidates = (low, low // step * step) if low >= step else range(low, 0, -1)
+    return min(candidates, key=lambda columns: _cost(record, columns), default=0)
+
+
+def _cost(record: TensorRecord, columns: int) -> int:
+    chunks = -(-record.columns // columns)
+    return streamed_bytes(record, columns) + CHUNK_COST_BYTES * chunks
