@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bitloop.errors import DoesNotFitError, UsageError
+from bitloop.errors import DoesNotFitError, ModelError, UsageError
 from bitloop.hello import DeviceInfo
+from bitloop.native import Evaluator
 from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from bitloop.network.network import Network
 from bitloop.network.zoo import zoo_architecture
@@ -326,3 +327,8 @@ def test_ten_layers_are_planned_in_time():
     for missing in (4, 1000, 3000):
         assert plan(model, NATIVE.with_arena(resident - 1024 - missing)).placement == "stream"
     assert time.perf_counter() - begin < 15.0  # about 0.3 s each
+
+
+def test_an_image_that_lacks_weights_is_not_evaluated():
+    with pytest.raises(ModelError, match="weights of the image are streamed; plan it with placement 'resident'"):
+        Evaluator(two(780).image)
