@@ -163,8 +163,7 @@ def plan(model: Model, device: DeviceInfo, *, slots: int | None = None, placemen
         raise UsageError(f"there is no placement {placement!r}; take one of {', '.join(PLACEMENTS)}")
     if placement == "stream" and not _can_stream(device):
         raise UsageError(
-            f"the device ({device.board}) takes no streamed weights; flash a newer firmware, or keep the weights on it "
-            "(--placement resident)"
+            f"the device ({device.board}) takes no streamed weights; flash a newer firmware, or keep the weights on it"
         )
     check_slots(slots)
     steps = _steps(model, device)
@@ -293,7 +292,7 @@ def _place(
             return place_resident(needs, image_bytes=image, slot_bytes=slot, slots=slots, available_bytes=available)
         raise does_not_fit(resident, available)
     if placement == "resident":
-        hint = "let weights travel with each batch (--placement auto), " if streamed.total <= available else ""
+        hint = "let weights travel with each batch, " if streamed.total <= available else ""
         raise does_not_fit(resident, available, hint=hint)
     if streamed.total > available:
         if placement == "auto" and resident.total <= streamed.total:
