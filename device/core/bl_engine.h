@@ -1,4 +1,4 @@
-/* Runs the layers of a valid image over one input, in the order of operations of docs/arithmetic.md. */
+/* Runs the layers of a valid image, in the order of operations of docs/arithmetic.md. */
 #ifndef BL_ENGINE_H
 #define BL_ENGINE_H
 
@@ -18,9 +18,15 @@ typedef struct {
     void *context;             /* of layer_done */
 } bl_engine;
 
-/* Run layers 0 to `last_layer` on `pixels` (u8, row-major H, W, C). Returns that layer's output, in the arena. */
-float *bl_engine_run(const bl_engine *engine, const bl_image_header *header, const uint8_t *pixels,
-                     uint16_t last_layer);
+/* Run the resident layers `first_layer` to `last_layer` for image `image` of the batch (0, unless weights are streamed),
+ * whose pixels are `pixels` (u8, row-major H, W, C). Returns the last one's output, in the arena. */
+float *bl_engine_run(const bl_engine *engine, const bl_image_header *header, const uint8_t *pixels, uint16_t image,
+                     uint16_t first_layer, uint16_t last_layer);
+
+/* Run one chunk of a layer with streamed weights, which lies in its place in the arena and has been checked: the output
+ * channels from `first_column` on. Returns the layer's whole output; layer_done is not called. */
+float *bl_engine_run_chunk(const bl_engine *engine, const bl_image_header *header, const uint8_t *pixels,
+                           uint16_t image, uint16_t layer, uint32_t first_column);
 
 /* Fill a pixel table: table[p] = fl(p / 255). */
 void bl_engine_fill_pixel_table(float table[256]);

@@ -33,6 +33,7 @@ typedef struct {
     uint32_t slot_bytes;
     uint32_t output;      /* arena offset of the logits */
     uint32_t logits;
+    uint32_t streamed;    /* bytes of weights that travel with each batch; 0: all are in the image */
 } bl_image_header;
 
 typedef struct {
@@ -51,6 +52,18 @@ typedef struct {
     uint32_t input;   /* arena offset, or BL_NO_OFFSET: the pixels */
     uint32_t output;  /* arena offset */
     uint32_t table;   /* arena offset, or BL_NO_OFFSET */
+    uint8_t pool;     /* fused behind a convolution: BL_LAYER_MAX_POOL, BL_LAYER_AVERAGE_POOL, or 0; then all below to
+                       * map_width are 0 */
+    uint8_t pool_height;
+    uint8_t pool_width;
+    uint8_t pool_stride_y;
+    uint8_t pool_stride_x;
+    uint8_t pool_pad_top;
+    uint8_t pool_pad_left;
+    uint16_t map_height;   /* the convolution's own output, which the pooling reads */
+    uint16_t map_width;
+    uint32_t tile;         /* arena offset of one pooling window of it, or BL_NO_OFFSET */
+    uint32_t batch_stride; /* from the output for one image of a batch to the next one's; 0: they share one */
 } bl_image_layer;
 
 typedef struct {
@@ -60,12 +73,15 @@ typedef struct {
     uint8_t granularity;
     uint32_t rows;        /* inputs per output; biases: 1 */
     uint32_t columns;     /* outputs */
-    uint32_t row_bytes;
-    uint32_t data;        /* offset from the start of the image */
-    uint32_t data_bytes;
+    uint32_t row_bytes;   /* streamed: of a whole chunk */
+    uint32_t data;        /* offset from the start of the image; streamed: of the chunk, from that of the arena */
+    uint32_t data_bytes;  /* streamed: of a whole chunk */
     uint32_t scales;      /* offset, or BL_NO_OFFSET */
     uint32_t zero_points; /* offset, or BL_NO_OFFSET */
     uint32_t groups;
+    uint32_t chunk;       /* columns a chunk; 0: not streamed */
+    uint32_t crc;         /* of all chunks; 0: not streamed */
+    uint32_t first;       /* column of the whole tensor that is column 0 here: 0, but for bl_image_take_chunk */
 } bl_image_tensor;
 
 /* Check every field of an image against its bounds before it is used. `image` holds `length` bytes and nothing beyond
@@ -77,6 +93,19 @@ bl_status bl_image_validate(const uint8_t *image, uint32_t length, uint32_t aren
 void bl_image_read_header(const uint8_t *image, bl_image_header *header);
 void bl_image_read_layer(const uint8_t *image, uint16_t layer, bl_image_layer *record);
 void bl_image_read_tensor(const uint8_t *image, uint16_t layer_count, uint16_t tensor, bl_image_tensor *record);
+
+/* Do the weights of `layer` travel with each batch? */
+bool bl_image_is_streamed(const uint8_t *image, uint16_t layer_count, uint16_t layer);
+
+/* The last layer of the stage that `layer` is of: itself if streamed, else the last one before a streamed layer. */
+uint16_t bl_image_stage_end(const uint8_t *image, uint16_t layer_count, uint16_t layer);
+
+/* Make a streamed tensor that of its chunk whose first column is `first`. Returns the bytes of the chunk. */
+uint32_t bl_image_take_chunk(bl_image_tensor *tensor, uint32_t first);
+
+/* Is every code of a tensor, whose data lie at `data`, a finite number, and all padding zero? BL_OK, or BL_BAD_CODE with the
+ * element in `element`, counted within the tensor; of padding the row's last one. */
+bl_status bl_image_check_codes(const bl_image_tensor *tensor, const uint8_t *data, uint32_t *element);
 
 /* Elements of a shape: at most 2^30 in a valid image. */
 static inline uint32_t bl_shape_count(const bl_shape *shape)

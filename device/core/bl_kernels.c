@@ -55,7 +55,8 @@ BL_KERNEL(rows_table4, BL_TABLE, BL_PACKED_ROW(2u, 4u))
 BL_KERNEL(rows_table2, BL_TABLE, BL_PACKED_ROW(4u, 2u))
 BL_KERNEL(rows_table1, BL_TABLE, BL_PACKED_ROW(8u, 1u))
 
-/* A code of up to 25 bits anywhere in a row. Reads up to three bytes beyond it: the image's CRC is there at least. */
+/* A code of up to 25 bits anywhere in a row. Reads up to three bytes beyond it: the image's CRC,
+ * or a chunk's margin, is there at least. */
 #define BL_WINDOW \
     const unsigned width = weights->tensor.format.width; \
     const uint32_t mask = ((uint32_t)1 << width) - 1u;

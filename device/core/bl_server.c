@@ -112,6 +112,7 @@ static void dispatch(bl_server *server, const bl_request *request)
     case BL_MSG_RUN_ACK: bl_server_run_ack(server, request); break;
     case BL_MSG_RUN_END: bl_server_run_end(server, request); break;
     case BL_MSG_READ_ACTIVATION: bl_server_read_activation(server, request); break;
+    case BL_MSG_STREAM_DATA: bl_server_stream_data(server, request); break;
     case BL_MSG_STATS_REQUEST: bl_server_send_stats(server, request); break;
     default: bl_server_error(server, request, BL_BAD_TYPE, request->type, 0); break;
     }

@@ -53,6 +53,19 @@ typedef struct {
     uint32_t acknowledged;
 } bl_server_run;
 
+/* The weights that travel with each batch (docs/protocol.md). */
+typedef struct {
+    uint32_t pass;   /* batches finished in this run */
+    uint32_t next;   /* position in the pass */
+    uint32_t limit;  /* credit: the end of the chunk that is wanted, or `next` */
+    uint32_t begin;  /* position of the chunk's first byte */
+    uint32_t column; /* first output channel of the chunk */
+    uint32_t crc;    /* of the tensor's chunks before it */
+    uint16_t layer;  /* first layer of the stage under way */
+    uint16_t image;  /* of the batch: the next one in that stage */
+    bool busy;       /* a batch is under way */
+} bl_server_stream;
+
 /* All state of a device: the core's own, but for the probe's results, which a port may look at. */
 typedef struct {
     const bl_port *port;
@@ -64,6 +77,7 @@ typedef struct {
     bool painted;           /* the arena was painted, so that its peak can be told */
     bl_image_header header; /* of the loaded image */
     bl_server_run run;
+    bl_server_stream stream;
     bl_server_stats stats;
     uint64_t layer_ticks;   /* when the last layer ended, while an image is computed */
     uint8_t *layer_record;  /* where its ticks go; NULL when they are not asked for */

@@ -74,7 +74,7 @@ static void field_const(fields *f, uint8_t tag, const uint8_t *bytes, uint8_t le
 
 static uint32_t capabilities(const bl_port *port)
 {
-    uint32_t bits = BL_CAP_LAYER_TICKS | BL_CAP_ACTIVATIONS | BL_CAP_THROUGHPUT;
+    uint32_t bits = BL_CAP_LAYER_TICKS | BL_CAP_ACTIVATIONS | BL_CAP_THROUGHPUT | BL_CAP_STREAMED_WEIGHTS;
 
     return port->stack_peak != NULL ? bits | BL_CAP_STACK_PEAK : bits;
 }

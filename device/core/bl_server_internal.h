@@ -44,6 +44,54 @@ void bl_server_run_ack(bl_server *server, const bl_request *request);
 void bl_server_run_end(bl_server *server, const bl_request *request);
 void bl_server_read_activation(bl_server *server, const bl_request *request);
 
+void bl_server_stream_data(bl_server *server, const bl_request *request);
+
+/* Answer with ERROR BAD_STATE and return false unless a run is under way. */
+bool bl_server_expect_running(bl_server *server, const bl_request *request);
+
+/* Write the body of a RUN_CREDIT; returns its length. */
+uint16_t bl_server_write_credit(const bl_server *server);
+
+/* --- slots and records (docs/model.md) --- */
+
+enum { BL_RECORD_HEADER_BYTES = 12 };
+
+static inline uint8_t *bl_server_slot_at(const bl_server *server, uint32_t image)
+{
+    return server->port->arena + server->header.queue + image % server->run.slots * server->header.slot_bytes;
+}
+
+static inline uint8_t *bl_server_record_at(const bl_server *server, uint32_t image)
+{
+    return bl_server_slot_at(server, image) + bl_align4(server->header.pixels);
+}
+
+/* Layers whose ticks a record on the line holds. */
+static inline uint16_t bl_server_timed_layers(const bl_server_run *run)
+{
+    return run->outputs & BL_OUTPUT_LAYER_TICKS ? (uint16_t)(run->last_layer + 1u) : 0;
+}
+
+static inline bool bl_server_sends_logits(const bl_server_run *run)
+{
+    return (run->outputs & BL_OUTPUT_LOGITS) && !run->stops;
+}
+
+/* --- computing --- */
+
+/* Compute the next image, and leave its full result record in its slot. */
+void bl_server_compute(bl_server *server);
+
+/* The same in parts: an empty record, resident layers, a chunk of a layer with streamed weights (`last`: the layer's
+ * last one), and label and logits. Ticks add up in the record. `image` counts within the run. */
+void bl_server_compute_begin(bl_server *server, uint32_t image);
+void bl_server_compute_layers(bl_server *server, uint32_t image, uint16_t first_layer, uint16_t last_layer);
+void bl_server_compute_chunk(bl_server *server, uint32_t image, uint16_t layer, uint32_t first_column, bool last);
+void bl_server_compute_end(bl_server *server, uint32_t image);
+
+/* Go on with a batch whose pixels are there, where weights are streamed. Returns false while weights are awaited. */
+bool bl_server_stream_step(bl_server *server);
+
 /* Compute an image or send results, if there is one to compute or some to send. Returns whether it did. */
 bool bl_server_run_step(bl_server *server);
 

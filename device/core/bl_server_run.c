@@ -1,18 +1,8 @@
 #include "bl_server_internal.h"
 
-enum { RESULT_HEADER_BYTES = 6, RECORD_HEADER_BYTES = 12, ACTIVATION_HEADER_BYTES = 8 };
+enum { RESULT_HEADER_BYTES = 6, ACTIVATION_HEADER_BYTES = 8 };
 
 /* --- slots and credit ------------------------------------------------------------------------------------------- */
-
-static uint8_t *slot_at(const bl_server *server, uint32_t image)
-{
-    return server->port->arena + server->header.queue + image % server->run.slots * server->header.slot_bytes;
-}
-
-static uint8_t *record_at(const bl_server *server, uint32_t image)
-{
-    return slot_at(server, image) + bl_align4(server->header.pixels);
-}
 
 /* Let the host send as far as slots are free. In timing mode only when none is in use, so that the line stays quiet
  * until every result of the batch has been acknowledged. */
@@ -28,17 +18,28 @@ static void grant(bl_server *server)
     run->limit = until * server->header.pixels;
 }
 
-static void answer_credit(bl_server *server, const bl_request *request)
+uint16_t bl_server_write_credit(const bl_server *server)
 {
     uint8_t *body = bl_server_body(server);
 
     bl_store_u32(body, server->run.next);
     bl_store_u32(body + 4, server->run.limit);
     bl_store_u32(body + 8, server->run.computed);
-    bl_server_answer(server, request, BL_MSG_RUN_CREDIT, 12);
+    if (server->header.streamed == 0) {
+        return 12;
+    }
+    bl_store_u32(body + 12, server->stream.pass);
+    bl_store_u32(body + 16, server->stream.next);
+    bl_store_u32(body + 20, server->stream.limit);
+    return 24;
 }
 
-static bool expect_running(bl_server *server, const bl_request *request)
+static void answer_credit(bl_server *server, const bl_request *request)
+{
+    bl_server_answer(server, request, BL_MSG_RUN_CREDIT, bl_server_write_credit(server));
+}
+
+bool bl_server_expect_running(bl_server *server, const bl_request *request)
 {
     if (server->state != BL_SERVER_RUNNING) {
         bl_server_error(server, request, BL_BAD_STATE, server->state, 0);
@@ -48,17 +49,6 @@ static bool expect_running(bl_server *server, const bl_request *request)
 }
 
 /* --- requests --------------------------------------------------------------------------------------------------- */
-
-/* Layers whose ticks a record holds. */
-static uint16_t timed_layers(const bl_server_run *run)
-{
-    return run->outputs & BL_OUTPUT_LAYER_TICKS ? (uint16_t)(run->last_layer + 1u) : 0;
-}
-
-static bool sends_logits(const bl_server_run *run)
-{
-    return (run->outputs & BL_OUTPUT_LOGITS) && !run->stops;
-}
 
 void bl_server_run_begin(bl_server *server, const bl_request *request)
 {
@@ -78,7 +68,7 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
     }
     stop = bl_load_u16(request->body + 2);
     images = bl_load_u32(request->body + 4);
-    if (request->body[0] > BL_MODE_THROUGHPUT) {
+    if (request->body[0] > (header->streamed != 0 ? BL_MODE_TIMING : BL_MODE_THROUGHPUT)) {
         bl_server_error(server, request, BL_BAD_ARGUMENT, 0, 0);
         return;
     }
@@ -96,13 +86,14 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
     }
     server->state = BL_SERVER_LOADED;
     memset(run, 0, sizeof *run);
+    memset(&server->stream, 0, sizeof server->stream);
     run->mode = request->body[0];
     run->outputs = request->body[1];
     run->stops = stop != BL_NO_LAYER;
     run->last_layer = run->stops ? stop : (uint16_t)(header->layers - 1u);
     run->slots = run->stops ? 1 : header->slots;
     run->images = images;
-    record = RECORD_HEADER_BYTES + (sends_logits(run) ? 4u * header->logits : 0) + 4u * timed_layers(run);
+    record = BL_RECORD_HEADER_BYTES + (bl_server_sends_logits(run) ? 4u * header->logits : 0) + 4u * bl_server_timed_layers(run);
     if (record > server->port->body_bytes - (uint32_t)RESULT_HEADER_BYTES) {
         bl_server_error(server, request, BL_BAD_ARGUMENT, 1, record);
         return;
@@ -125,7 +116,7 @@ static void store_pixels(bl_server *server, const uint8_t *data, uint32_t count)
     while (count > 0) {
         uint32_t within = run->next % pixels;
         uint32_t piece = pixels - within < count ? pixels - within : count;
-        memcpy(slot_at(server, run->next / pixels) + within, data, piece);
+        memcpy(bl_server_slot_at(server, run->next / pixels) + within, data, piece);
         run->next += piece;
         data += piece;
         count -= piece;
@@ -143,7 +134,7 @@ void bl_server_run_data(bl_server *server, const bl_request *request)
         bl_server_error(server, request, BL_BAD_BODY, request->length, 4);
         return;
     }
-    if (!expect_running(server, request)) {
+    if (!bl_server_expect_running(server, request)) {
         return;
     }
     total = run->images * server->header.pixels;
@@ -168,7 +159,7 @@ void bl_server_run_ack(bl_server *server, const bl_request *request)
     bl_server_run *run = &server->run;
     uint32_t index;
 
-    if (!bl_server_expect(server, request, 5) || !expect_running(server, request)) {
+    if (!bl_server_expect(server, request, 5) || !bl_server_expect_running(server, request)) {
         return;
     }
     index = bl_load_u32(request->body);
@@ -217,7 +208,7 @@ void bl_server_read_activation(bl_server *server, const bl_request *request)
     uint32_t count;
     uint32_t room = server->port->body_bytes - (uint32_t)ACTIVATION_HEADER_BYTES;
 
-    if (!bl_server_expect(server, request, 6) || !expect_running(server, request)) {
+    if (!bl_server_expect(server, request, 6) || !bl_server_expect_running(server, request)) {
         return;
     }
     if (!run->stops || run->computed == run->acknowledged) {
@@ -244,65 +235,7 @@ void bl_server_read_activation(bl_server *server, const bl_request *request)
     bl_server_answer(server, request, BL_MSG_ACTIVATION, (uint16_t)(ACTIVATION_HEADER_BYTES + count));
 }
 
-/* --- computing -------------------------------------------------------------------------------------------------- */
-
-static void layer_done(void *context, uint16_t layer, float *output, uint32_t count)
-{
-    bl_server *server = (bl_server *)context;
-    const bl_port *port = server->port;
-
-    if (server->layer_record != NULL) {
-        uint64_t now = port->ticks(port->context);
-        bl_store_u32(server->layer_record + 4u * layer, (uint32_t)(now - server->layer_ticks));
-        server->layer_ticks = now;
-    }
-    if (port->layer_done != NULL) {
-        port->layer_done(port->context, layer, output, count);
-    }
-}
-
-/* Compute the next image and leave its full result record, as docs/model.md lays it out, in its slot. */
-static void compute(bl_server *server)
-{
-    const bl_port *port = server->port;
-    const bl_image_header *header = &server->header;
-    bl_server_run *run = &server->run;
-    uint8_t *record = record_at(server, run->computed);
-    bl_engine engine;
-    uint64_t begin;
-    uint64_t ticks;
-    const float *output;
-
-    memset(record, 0, bl_image_result_bytes(header));
-    engine.arena = port->arena;
-    engine.pixel_table = port->pixel_table;
-    engine.layer_done = NULL;
-    engine.context = server;
-    server->layer_record = NULL;
-    if (timed_layers(run) > 0) {
-        server->layer_record = record + RECORD_HEADER_BYTES + 4u * header->logits;
-    }
-    if (server->layer_record != NULL || port->layer_done != NULL) {
-        engine.layer_done = layer_done;
-    }
-    if (run->mode == BL_MODE_TIMING && port->flush != NULL) {
-        port->flush(port->context);
-    }
-    begin = port->ticks(port->context);
-    server->layer_ticks = begin;
-    output = bl_engine_run(&engine, header, slot_at(server, run->computed), run->last_layer);
-    ticks = port->ticks(port->context) - begin;
-    bl_store_u32(record + 4, (uint32_t)ticks);
-    bl_store_u32(record + 8, (uint32_t)(ticks >> 32));
-    if (!run->stops) {
-        bl_store_u16(record, (uint16_t)bl_engine_argmax(output, header->logits));
-        for (uint32_t i = 0; i < header->logits; i++) {
-            bl_store_u32(record + RECORD_HEADER_BYTES + 4u * i, bl_float_emitted(output[i]));
-        }
-    }
-    run->computed++;
-    server->stats.images_run++;
-}
+/* --- results ----------------------------------------------------------------------------------------------------- */
 
 /* Send as many finished results as one frame holds, from run->sent on. */
 static void send_results(bl_server *server, uint32_t count)
@@ -316,15 +249,15 @@ static void send_results(bl_server *server, uint32_t count)
     body[4] = (uint8_t)count;
     body[5] = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const uint8_t *record = record_at(server, run->sent + i);
-        memcpy(at, record, RECORD_HEADER_BYTES);
-        at += RECORD_HEADER_BYTES;
-        if (sends_logits(run)) {
-            memcpy(at, record + RECORD_HEADER_BYTES, logit_bytes);
+        const uint8_t *record = bl_server_record_at(server, run->sent + i);
+        memcpy(at, record, BL_RECORD_HEADER_BYTES);
+        at += BL_RECORD_HEADER_BYTES;
+        if (bl_server_sends_logits(run)) {
+            memcpy(at, record + BL_RECORD_HEADER_BYTES, logit_bytes);
             at += logit_bytes;
         }
-        memcpy(at, record + RECORD_HEADER_BYTES + logit_bytes, 4u * timed_layers(run));
-        at += 4u * timed_layers(run);
+        memcpy(at, record + BL_RECORD_HEADER_BYTES + logit_bytes, 4u * bl_server_timed_layers(run));
+        at += 4u * bl_server_timed_layers(run);
     }
     run->sent += count;
     bl_server_event(server, BL_MSG_RESULT, (uint16_t)(at - body));
@@ -352,7 +285,10 @@ bool bl_server_run_step(bl_server *server)
     most = most < 255 ? most : 255;
     /* While there are images to compute, results wait until a frame or half of the slots is full. */
     if (ready && pending < most && 2u * pending < run->slots) {
-        compute(server);
+        if (server->header.streamed != 0) {
+            return bl_server_stream_step(server);
+        }
+        bl_server_compute(server);
         return true;
     }
     if (pending > 0) {

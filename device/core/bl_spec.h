@@ -3,7 +3,7 @@
 #define BL_SPEC_H
 
 #define BL_PROTOCOL_MAJOR 1
-#define BL_PROTOCOL_MINOR 0
+#define BL_PROTOCOL_MINOR 1
 #define BL_FRAME_HEADER_BYTES 4
 #define BL_FRAME_CRC_BYTES 4
 #define BL_FRAME_OVERHEAD_BYTES 8
@@ -13,13 +13,14 @@
 #define BL_NO_INDEX 0xFFFFu
 #define BL_NO_OFFSET 0xFFFFFFFFu
 #define BL_IMAGE_MAGIC "BLI1"
-#define BL_IMAGE_VERSION 1
+#define BL_IMAGE_VERSION 2
 #define BL_IMAGE_HEADER_BYTES 64
-#define BL_LAYER_RECORD_BYTES 40
-#define BL_TENSOR_RECORD_BYTES 48
+#define BL_LAYER_RECORD_BYTES 56
+#define BL_TENSOR_RECORD_BYTES 52
 #define BL_IMAGE_CRC_BYTES 4
 #define BL_IMAGE_ALIGNMENT 4
 #define BL_ARENA_ALIGNMENT 4
+#define BL_CHUNK_MARGIN_BYTES 4
 #define BL_MAX_IMAGE_BYTES 0x10000000u
 #define BL_MAX_DIMENSION 65535
 #define BL_MODEL_MAGIC "BLM1"
@@ -45,6 +46,7 @@ enum {
     BL_MSG_RUN_END = 0x23,
     BL_MSG_READ_ACTIVATION = 0x24,
     BL_MSG_STATS_REQUEST = 0x30,
+    BL_MSG_STREAM_DATA = 0x50,
     BL_MSG_HELLO = 0x81,
     BL_MSG_ECHO = 0x82,
     BL_MSG_UPLOAD_READY = 0x90,
@@ -110,6 +112,7 @@ enum {
     BL_CAP_ACTIVATIONS = 0x2,
     BL_CAP_THROUGHPUT = 0x4,
     BL_CAP_STACK_PEAK = 0x8,
+    BL_CAP_STREAMED_WEIGHTS = 0x10,
 };
 
 /* What a tick is. Never shown as one another. */
@@ -249,7 +252,7 @@ typedef enum {
     X(BL_BAD_MAGIC, "the image does not start with the magic bytes") \
     X(BL_BAD_VERSION, "the image has a version this firmware does not know") \
     X(BL_BAD_LENGTH, "the image's length field and its length differ") \
-    X(BL_BAD_CRC, "the image's CRC-32 is wrong") \
+    X(BL_BAD_CRC, "the CRC-32 of the image, or of a streamed tensor, is wrong (detail: tensor)") \
     X(BL_BAD_HASH, "the image's SHA-256 is not the announced one") \
     X(BL_BAD_HEADER, "the image's header is inconsistent (detail: byte offset of the field)") \
     X(BL_BAD_LAYER_KIND, "this firmware does not know the layer (details: layer, kind)") \

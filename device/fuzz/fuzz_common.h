@@ -22,8 +22,10 @@ static inline uint64_t fuzz_work(const uint8_t *image)
         uint64_t outputs = bl_shape_count(&layer.out);
         if (layer.weights != BL_NO_INDEX) {
             bl_image_read_tensor(image, header.layers, layer.weights, &weights);
-            outputs *= weights.rows;
-            work += layer.table != BL_NO_OFFSET ? (uint64_t)1 << weights.format.width : 0;
+            outputs *= weights.rows * (layer.pool != 0 ? (uint64_t)layer.pool_height * layer.pool_width : 1u);
+            work += (layer.table != BL_NO_OFFSET ? (uint64_t)1 << weights.format.width : 0) *
+                    (weights.chunk != 0 ? weights.columns / weights.chunk + 1u : 1u);
+            work += weights.chunk != 0 ? weights.columns : 0;
         } else if (layer.kind != BL_LAYER_RELU) {
             outputs *= (uint64_t)layer.kernel_height * layer.kernel_width;
         }

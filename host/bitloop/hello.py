@@ -190,7 +190,10 @@ class DeviceInfo:
             arena_bytes=arena_bytes,
             body_bytes=body_bytes,
             window_bytes=window_bytes,
-            capabilities=Capability.LAYER_TICKS | Capability.ACTIVATIONS | Capability.THROUGHPUT,
+            capabilities=Capability.LAYER_TICKS
+            | Capability.ACTIVATIONS
+            | Capability.THROUGHPUT
+            | Capability.STREAMED_WEIGHTS,
             layer_kinds=_bits(LayerKind),
             format_kinds=_bits(FormatKind),
             packings=(int(Packing.BITS), int(Packing.TRITS)),

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 # --- protocol -----------------------------------------------------------------------------------------------------
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
 
 FRAME_HEADER_BYTES = 4  # type u8, sequence u8, session u16
 FRAME_CRC_BYTES = 4
@@ -38,7 +38,8 @@ class MessageType(IntEnum):
     RUN_END = 0x23
     READ_ACTIVATION = 0x24
     STATS_REQUEST = 0x30
-    # 0x40-0x4F baud changes, 0x50-0x5F layer streaming, 0x60-0x6F delta upload, 0x70-0x7F compression: reserved.
+    STREAM_DATA = 0x50
+    # 0x40-0x4F baud changes, 0x60-0x6F delta upload, 0x70-0x7F compression: reserved.
     HELLO = 0x81
     ECHO = 0x82
     UPLOAD_READY = 0x90
@@ -107,6 +108,7 @@ class Capability(IntFlag):
     ACTIVATIONS = 2
     THROUGHPUT = 4
     STACK_PEAK = 8
+    STREAMED_WEIGHTS = 16
 
 
 class TimerUnit(IntEnum):
@@ -155,13 +157,14 @@ class LogLevel(IntEnum):
 # --- image --------------------------------------------------------------------------------------------------------
 
 IMAGE_MAGIC = b"BLI1"
-IMAGE_VERSION = 1
+IMAGE_VERSION = 2
 IMAGE_HEADER_BYTES = 64
-LAYER_RECORD_BYTES = 40
-TENSOR_RECORD_BYTES = 48
+LAYER_RECORD_BYTES = 56
+TENSOR_RECORD_BYTES = 52
 IMAGE_CRC_BYTES = 4
 IMAGE_ALIGNMENT = 4
 ARENA_ALIGNMENT = 4
+CHUNK_MARGIN_BYTES = 4  # behind a chunk of streamed weights: a device may read, never write, so far
 MAX_IMAGE_BYTES = 1 << 28
 MAX_DIMENSION = 65535
 
@@ -289,7 +292,7 @@ STATUS_TEXTS: dict[Status, str] = {
     Status.BAD_MAGIC: "the image does not start with the magic bytes",
     Status.BAD_VERSION: "the image has a version this firmware does not know",
     Status.BAD_LENGTH: "the image's length field and its length differ",
-    Status.BAD_CRC: "the image's CRC-32 is wrong",
+    Status.BAD_CRC: "the CRC-32 of the image, or of a streamed tensor, is wrong (detail: tensor)",
     Status.BAD_HASH: "the image's SHA-256 is not the announced one",
     Status.BAD_HEADER: "the image's header is inconsistent (detail: byte offset of the field)",
     Status.BAD_LAYER_KIND: "this firmware does not know the layer (details: layer, kind)",

@@ -39,6 +39,13 @@ class Tensor:
     scale_kind: int = spec.ScaleKind.NONE
     scales: list[float] = field(default_factory=list)
     zero_points: list[int] = field(default_factory=list)
+    chunk: int = 0  # columns a chunk; 0: not streamed
+
+    def chunks(self) -> list[bytes]:
+        """The chunks of a streamed tensor: whole columns, each packed as a tensor of its own."""
+        columns = len(self.rows[0])
+        parts = [[row[at : at + self.chunk] for row in self.rows] for at in range(0, columns, self.chunk)]
+        return [b"".join(replace(self, rows=part).packed()) for part in parts]
 
     def packed(self) -> list[bytes]:
         if self.packing == spec.Packing.TRITS:
@@ -76,66 +83,92 @@ class Layer:
     relu: bool = False
     table: bool = False
     in_place: bool = False
+    pool: int = 0  # kind of a fused pooling
+    pool_kernel: tuple[int, int] = (0, 0)
+    pool_stride: tuple[int, int] = (0, 0)
+    pool_padding: tuple[int, int] = (0, 0)
+    map: tuple[int, int] = (0, 0)
 
 
 def align4(n: int) -> int:
     return -(-n // 4) * 4
 
 
+LAYER_BYTES = 56
+TENSOR_BYTES = 52
+
+
 def build(layers: list[Layer], *, slots: int = 2) -> bytes:
-    """Lay out an image: each layer's output and table in a region of its own, then the queue."""
+    """Lay out an image: each layer's output, table, tile and chunk in a region of its own, then the queue.
+
+    Where weights are streamed every output has a batch stride.
+    """
     tensors = [t for layer in layers for t in (layer.weights, layer.biases) if t is not None]
-    head = spec.IMAGE_HEADER_BYTES + 40 * len(layers) + 48 * len(tensors)
+    streamed = sum(len(chunk) for t in tensors if t.chunk for chunk in t.chunks())
+    head = spec.IMAGE_HEADER_BYTES + LAYER_BYTES * len(layers) + TENSOR_BYTES * len(tensors)
     data = bytearray()
-    records = b""
+    places = []
     for t in tensors:
-        packed = t.packed()
         begin = len(data)
-        data += b"".join(packed)
+        data += b"" if t.chunk else b"".join(t.packed())
         length = len(data) - begin
         data += bytes(align4(len(data)) - len(data))
-        groups = len(t.scales) or len(t.zero_points)
-        scales = zero_points = NONE32
-        if t.scales:
-            scales = head + len(data)
-            data += struct.pack(f"<{groups}f", *t.scales)
-        if t.zero_points:
-            zero_points = head + len(data)
-            data += struct.pack(f"<{groups}i", *t.zero_points)
-        columns = len(t.rows[0])
-        records += struct.pack(
-            "<8BhBB9I",
-            *(t.kind, t.width, t.exponent, t.mantissa, t.flags, t.top, t.packing, spec.Layout.IN_MAJOR, t.bias),
-            *(t.scale_kind, int(groups > 1 or (groups == 1 == columns)), len(t.rows), columns, len(packed[0])),
-            *(head + begin, length, scales, zero_points, groups, 0),
-        )
+        scales = head + len(data) if t.scales else NONE32
+        data += struct.pack(f"<{len(t.scales)}f", *t.scales)
+        zero_points = head + len(data) if t.zero_points else NONE32
+        data += struct.pack(f"<{len(t.zero_points)}i", *t.zero_points)
+        places.append((head + begin, length, scales, zero_points))
     length = head + len(data) + 4
     free = align4(length)
+    for number, t in enumerate(tensors):
+        if t.chunk:
+            size = len(t.chunks()[0])
+            places[number] = (free, size, *places[number][2:])
+            free += align4(size) + 4
+    records = b""
+    for t, place in zip(tensors, places, strict=True):
+        columns = len(t.rows[0])
+        groups = len(t.scales) or len(t.zero_points)
+        row_bytes = (len(t.chunks()[0]) if t.chunk else len(b"".join(t.packed()))) // len(t.rows)
+        crc = zlib.crc32(b"".join(t.chunks())) if t.chunk else 0
+        records += struct.pack(
+            "<8BhBB10I",
+            *(t.kind, t.width, t.exponent, t.mantissa, t.flags, t.top, t.packing, spec.Layout.IN_MAJOR, t.bias),
+            *(t.scale_kind, int(groups > 1 or (groups == 1 == columns)), len(t.rows), columns, row_bytes),
+            *(*place, groups, t.chunk, crc),
+        )
     body = b""
     before = NONE32
     number = itertools.count()
     for layer in layers:
+        size = 4 * int(np.prod(layer.outputs))
         output = before if layer.in_place else free
-        free += 0 if layer.in_place else 4 * int(np.prod(layer.outputs))
-        table = NONE32
+        free += 0 if layer.in_place else size * (slots if streamed else 1)
+        table = tile = NONE32
         if layer.table:
             assert layer.weights is not None
             table = free
             free += 4 << layer.weights.width
+        if layer.pool:
+            assert layer.weights is not None
+            tile = free
+            free += 4 * layer.pool_kernel[0] * layer.pool_kernel[1] * (layer.weights.chunk or layer.outputs[2])
         weights = next(number) if layer.weights else NONE16
         biases = next(number) if layer.biases else NONE16
         body += struct.pack(
-            "<8B6HHHIIII",
+            "<8B6HHHIII8BHHII",
             *(layer.kind, int(layer.relu), *layer.kernel, *layer.stride, *layer.padding),
-            *(*layer.inputs, *layer.outputs, weights, biases, before, output, table, 0),
+            *(*layer.inputs, *layer.outputs, weights, biases, before, output, table),
+            *(layer.pool, 0, *layer.pool_kernel, *layer.pool_stride, *layer.pool_padding, *layer.map),
+            *(tile, size if streamed else 0),
         )
         before = output
     logits = int(np.prod(layers[-1].outputs))
     slot = align4(int(np.prod(layers[0].inputs))) + align4(12 + 4 * logits + 4 * len(layers))
     header = struct.pack(
-        "<4sHHIHHHH4HIIHHIII12x",
-        *(b"BLI1", 1, 64, length, len(layers), len(tensors), 40, 48, *layers[0].inputs, 0),
-        *(free + slots * slot, free, slots, 0, slot, before, logits),
+        "<4sHHIHHHH4HIIHHIIII8x",
+        *(b"BLI1", 2, 64, length, len(layers), len(tensors), LAYER_BYTES, TENSOR_BYTES, *layers[0].inputs, 0),
+        *(free + slots * slot, free, slots, 0, slot, before, logits, streamed),
     )
     return seal(header + body + records + bytes(data) + bytes(4))
 

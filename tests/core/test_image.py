@@ -14,7 +14,7 @@ from bitloop.spec import LayerKind, Status
 
 ARENA = 1 << 16
 LAYERS = 64  # offset of the layer records
-TENSORS = LAYERS + 40 * 4  # of the tensor records of the fixture below
+TENSORS = LAYERS + 56 * 4  # of the tensor records of the fixture below
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +55,11 @@ def word(image: bytes, offset: int) -> int:
 
 
 def layer(number: int, field: int) -> int:
-    return LAYERS + 40 * number + field
+    return LAYERS + 56 * number + field
 
 
 def tensor(number: int, field: int) -> int:
-    return TENSORS + 48 * number + field
+    return TENSORS + 52 * number + field
 
 
 def test_a_good_image_passes(image: bytes) -> None:
@@ -73,7 +73,7 @@ def test_a_good_image_passes(image: bytes) -> None:
 
 HEADER = [
     (0, b"BLI2", Status.BAD_MAGIC, (0, 0)),
-    (4, u16(2), Status.BAD_VERSION, (2, 1)),
+    (4, u16(1), Status.BAD_VERSION, (1, 2)),
     (6, u16(60), Status.BAD_HEADER, (6, 0)),
     (12, u16(0), Status.BAD_HEADER, (12, 0)),
     (12, u16(200), Status.BAD_HEADER, (12, 0)),
@@ -102,8 +102,8 @@ HEADER = [
     (48, u32(0), Status.BAD_HEADER, (48, 0)),
     (48, u32(0xFFFFFFFF), Status.BAD_HEADER, (48, 0)),
     (48, u32(3), Status.BAD_HEADER, (40, 0)),
-    (52, u8(1), Status.BAD_HEADER, (52, 0)),
-    (63, u8(1), Status.BAD_HEADER, (52, 0)),
+    (56, u8(1), Status.BAD_HEADER, (56, 0)),
+    (63, u8(1), Status.BAD_HEADER, (56, 0)),
 ]
 
 LAYER = [
@@ -148,7 +148,11 @@ LAYER = [
     (layer(0, 32), u32(0xFFFFFFF0), Status.BAD_ARENA, (0, 32)),
     (layer(1, 32), u32(2000), Status.BAD_ARENA, (1, 32)),
     (layer(3, 32), u32(2000), Status.BAD_ARENA, (3, 32)),
-    (layer(1, 36), u8(1), Status.BAD_LAYER_SHAPE, (1, 36)),
+    (layer(1, 36), u8(3), Status.BAD_LAYER_SHAPE, (1, 36)),  # pooling behind a pooling
+    (layer(0, 36), u8(1), Status.BAD_LAYER_SHAPE, (0, 36)),
+    (layer(0, 38), u8(1), Status.BAD_LAYER_SHAPE, (0, 36)),  # pooling's kernel without pooling
+    (layer(0, 48), u32(2000), Status.BAD_ARENA, (0, 48)),
+    (layer(0, 52), u32(4096), Status.BAD_ARENA, (0, 52)),  # nothing is streamed
 ]
 
 TENSOR = [
@@ -173,7 +177,7 @@ TENSOR = [
     (tensor(0, 20), u32(3), Status.BAD_TENSOR_BOUNDS, (0, 20)),
     (tensor(0, 24), u32(0), Status.BAD_TENSOR_BOUNDS, (0, 24)),
     (tensor(0, 24), u32(0xFFFFFFFC), Status.BAD_TENSOR_BOUNDS, (0, 24)),
-    (tensor(0, 28), u32(0xFFFFFFFF), Status.BAD_TENSOR_BOUNDS, (0, 24)),
+    (tensor(0, 28), u32(0xFFFFFFFF), Status.BAD_TENSOR_BOUNDS, (0, 28)),
     (tensor(0, 28), u32(17), Status.BAD_TENSOR_BOUNDS, (0, 28)),
     (tensor(0, 32), u32(0xFFFFFFFF), Status.BAD_TENSOR_BOUNDS, (0, 32)),
     (tensor(0, 32), u32(0), Status.BAD_TENSOR_BOUNDS, (0, 32)),
@@ -184,7 +188,8 @@ TENSOR = [
     (tensor(3, 36), u32(0x7FFFFFFC), Status.BAD_TENSOR_BOUNDS, (3, 36)),
     (tensor(3, 40), u32(2), Status.BAD_TENSOR_BOUNDS, (3, 40)),
     (tensor(1, 40), u32(1), Status.BAD_TENSOR_BOUNDS, (1, 40)),
-    (tensor(1, 44), u32(1), Status.BAD_TENSOR_FORMAT, (1, 44)),
+    (tensor(1, 44), u32(9), Status.BAD_TENSOR_BOUNDS, (1, 44)),  # a chunk of more columns than there are
+    (tensor(1, 48), u32(1), Status.BAD_TENSOR_BOUNDS, (1, 48)),
 ]
 
 
@@ -271,7 +276,7 @@ def test_ternary(images: SimpleNamespace) -> None:
     for packing in spec.Packing:
         weights = images.Tensor(rows, spec.FormatKind.TERNARY, 2, 0, 0, 1, 0, packing, 0)
         image = images.build([images.dense((2, 2, 1), weights)])
-        begin, length = word(image, 64 + 40 + 24), word(image, 64 + 40 + 28)
+        begin, length = word(image, 64 + 56 + 24), word(image, 64 + 56 + 28)
         assert length == 8
         assert validate_image(image, ARENA)[0] is Status.OK
 

@@ -87,7 +87,7 @@ def test_hello_in_as_many_frames_as_it_takes(start_device: Start, body: int) -> 
     device = start_device("--body", str(body), "--arena", "100000", "--window", "5000", "--boot-count", "7")
     fields = device.hello()
     assert device.longest_hello <= body
-    assert fields[HelloTag.PROTOCOL] == struct.pack("<HH", 1, 0)
+    assert fields[HelloTag.PROTOCOL] == struct.pack("<HH", 1, 1)
     assert fields[HelloTag.FIRMWARE_HASH].hex() == firmware_hash()
     assert fields[HelloTag.BOARD] == b"native"
     assert fields[HelloTag.TIMER] == struct.pack("<BI", spec.TimerUnit.HOST_NANOSECONDS, 10**9)
@@ -115,7 +115,7 @@ def test_long_board_names_are_cut(start_device: Start) -> None:
 def test_another_major_version_is_refused(start_device: Start) -> None:
     device = start_device()
     answer = device.ask(MessageType.HELLO_REQUEST, struct.pack("<HH", 2, 0))
-    assert answer.status == (Status.BAD_PROTOCOL, MessageType.HELLO_REQUEST, 1, 0)
+    assert answer.status == (Status.BAD_PROTOCOL, MessageType.HELLO_REQUEST, 1, 1)
     assert device.ask(MessageType.HELLO_REQUEST, b"\1").status == (Status.BAD_BODY, MessageType.HELLO_REQUEST, 1, 4)
     assert device.hello()
 

@@ -28,7 +28,7 @@ from bitloop.network.architecture import (
     Softmax,
 )
 from bitloop.network.network import Network, load_network
-from bitloop.plan import plan, planner
+from bitloop.plan import memory, plan
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
@@ -74,7 +74,7 @@ oracle = _oracle()
 def tables_for_small_layers():
     """Let the planner give a table to every layer that can have one, whether it pays or not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planner, "MACS_A_TABLE_ENTRY", 0)
+        patch.setattr(memory, "MACS_A_TABLE_ENTRY", 0)
         yield
 
 

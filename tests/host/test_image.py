@@ -1,4 +1,4 @@
-"""The image: one assembled by hand from docs/model.md, what is in one that was planned, and damaged or hostile ones."""
+"""The image: what is in one that was planned, and damaged or hostile ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bitloop.errors import ModelError
 from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from bitloop.network.network import Network
-from bitloop.plan import plan, read_image
+from bitloop.plan import PlacementKind, Plan, plan, read_image
 from bitloop.plan.tensors import record_format
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
-from bitloop.spec import Packing, Status
+from bitloop.spec import NO_OFFSET, Capability, LayerKind, Packing, Status
 
 NATIVE = replace(DeviceInfo.native_default(), packings=(int(Packing.TRITS), int(Packing.BITS)), table_bits=8)
 ARENA_BYTES = 100_000
@@ -53,11 +53,37 @@ def model_of(weights: str, biases: str, architecture: Architecture = SMALL) -> M
     return quantize(Network(architecture, values, dataset="", metadata={}), parse_recipe(weights, biases))
 
 
+BATCHED = Architecture(
+    "batched",
+    (6, 7, 2),
+    (
+        *(Conv2D("conv1", 3, (2, 3), (1, 1), "same"), ReLU("relu1"), MaxPool2D("pool1", (2, 2), (3, 2), "same")),
+        *(AveragePool2D("pool2", (2, 1), (1, 1), "same"), Conv2D("conv2", 5, (2, 2), (1, 1), "same")),
+        *(AveragePool2D("pool3", (2, 1), (2, 1)), Flatten("flatten"), ReLU("relu2"), Dense("dense1", 30)),
+        *(ReLU("relu3"), Dense("dense2", 4)),
+    ),
+)
+"""Six operations: conv1 with pool1, pool2, conv2 with pool3, relu2 in place, dense1, dense2."""
+
+
 def image_of(recipe: str) -> bytes:
     return plan(model_of(*RECIPES[recipe]), NATIVE.with_arena(ARENA_BYTES), slots=2).image
 
 
+def streamed_plan(recipe: str, *, arena: int = ARENA_BYTES, slots: int, placement: PlacementKind) -> Plan:
+    device = replace(NATIVE.with_arena(arena), capabilities=Capability.STREAMED_WEIGHTS)
+    return plan(model_of(*RECIPES[recipe], BATCHED), device, slots=slots, placement=placement)
+
+
 IMAGES = {name: image_of(name) for name in RECIPES}
+STREAMED = {
+    # Only dense1 travels, in several chunks, for a batch of two; with it, the stage before is of four operations.
+    "one layer": streamed_plan("fp32", arena=3100, slots=2, placement="auto"),
+    "all layers": streamed_plan("e4m3", slots=3, placement="stream"),
+    "all, in trits": streamed_plan("trits", arena=1780, slots=2, placement="stream"),
+    "one image": streamed_plan("affine", arena=1740, slots=1, placement="stream"),
+}
+IMAGES |= {name: planned.image for name, planned in STREAMED.items()}
 
 
 def with_crc(body: bytes) -> bytes:
@@ -67,71 +93,6 @@ def with_crc(body: bytes) -> bytes:
 def repaired(image: bytes | bytearray) -> bytes:
     """The image with its CRC-32 made right again."""
     return with_crc(bytes(image[:-4]))
-
-
-# --- an image by hand -----------------------------------------------------------------------------------------------
-
-
-def hand_made() -> bytes:
-    """A network of an average pool and a dense layer with ReLU: ternary weights (2, 2) by channel, an fp16 bias.
-
-    records: 64 + 2 * 40 + 2 * 48 = 240. Then the weights: two rows of one byte of trits, at 240; two scales at 244; the
-    biases, four bytes, at 252; CRC-32 at 256; 260 bytes in all. Activations: 8 bytes each, at 260 and 268. Two slots of
-    align4(3) + 12 + 4 * 2 + 4 * 2 = 32 bytes at 276; 340 bytes in all. No decode table.
-    """
-    none = 0xFFFFFFFF
-    header = struct.pack(
-        "<4sHHIHHHHHHHHIIHHIII12x",
-        *(b"BLI1", 1, 64, 260, 2, 2, 40, 48, 1, 3, 1, 0),
-        *(340, 276, 2, 0, 32, 268, 2),
-    )
-    pool = struct.pack(
-        "<BBBBBBBBHHHHHHHHIIII", 4, 0, 1, 2, 1, 1, 0, 0, 1, 3, 1, 1, 2, 1, 0xFFFF, 0xFFFF, none, 260, none, 0
-    )
-    dense = struct.pack("<BBBBBBBBHHHHHHHHIIII", 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, 1, 1, 1, 2, 0, 1, 260, 268, none, 0)
-    # Ternary, signed; trits; scale fp32 by channel.
-    weights = struct.pack("<BBBBBBBBhBBIIIIIIIII", 3, 2, 0, 0, 1, 0, 1, 1, 0, 2, 1, 2, 2, 1, 240, 2, 244, none, 2, 0)
-    # Float, signed, with subnormals: 5 exponent and 10 mantissa bits, bias 15; no scale.
-    biases = struct.pack("<BBBBBBBBhBBIIIIIIIII", 1, 16, 5, 10, 3, 0, 0, 1, 15, 0, 0, 1, 2, 4, 252, 4, none, none, 0, 0)
-    # Rows (+1, 0) and (-1, +1): digits 2 + 3 * 1 = 5 and 0 + 3 * 2 = 6; padded to 4.
-    data = bytes([5, 6, 0, 0]) + struct.pack("<ff", 0.5, 3.0) + struct.pack("<ee", 1.0, -2.0)
-    return with_crc(header + pool + dense + weights + biases + data)
-
-
-def hand_made_model() -> Model:
-    from bitloop.numeric.formats import parse_format
-    from bitloop.numeric.rounding import Rounding
-    from bitloop.quantize.model import QuantizedTensor
-    from bitloop.spec import Granularity, ScaleKind
-
-    architecture = Architecture(
-        "hand", (1, 3, 1), (AveragePool2D("pool", (1, 2), (1, 1)), Dense("dense", 2), ReLU("relu"))
-    )
-    weights = QuantizedTensor(
-        *("dense.weights", parse_format("ternary"), ScaleKind.FP32, Granularity.CHANNEL, Rounding.NEAREST),
-        *(Packing.BITS, np.array([[1, 0], [3, 1]], np.uint32), np.array([0.5, 3.0], np.float32)),
-    )
-    biases = QuantizedTensor(
-        *("dense.biases", parse_format("fp16"), ScaleKind.NONE, Granularity.TENSOR, Rounding.NEAREST),
-        *(Packing.BITS, np.array([0x3C00, 0xC000], np.uint32)),
-    )
-    parts = {"dense.weights": weights, "dense.biases": biases}
-    return Model("hand", "", architecture, {"weights": "", "biases": "", "overrides": {}}, parts)
-
-
-def test_the_planner_writes_what_was_assembled_by_hand():
-    device = DeviceInfo(arena_bytes=340, layer_kinds=0xFF, format_kinds=0xFF, packings=(1,))
-    assert plan(hand_made_model(), device, slots=2).image == hand_made()
-
-
-def test_the_reader_reads_what_was_assembled_by_hand():
-    image = read_image(hand_made(), arena_bytes=340, max_layers=2, max_tensors=2)
-    assert image.codes(0).tolist() == [[1, 0], [3, 1]]
-    assert image.scales(0).tolist() == [0.5, 3.0]
-    assert image.codes(1).tolist() == [[0x3C00, 0xC000]]
-    assert image.scales(1) is None
-    assert image.zero_points(0) is None
-    assert [layer.kind for layer in image.layers] == [4, 1]
 
 
 # --- a planned image holds the model --------------------------------------------------------------------------------
@@ -199,9 +160,9 @@ def test_every_flipped_bit_is_refused(recipe):
 
 
 LAYER = 64
-TENSOR = LAYER + 40 * len(read_image(IMAGES["fp32"]).layers)
-LAST_LAYER = TENSOR - 40
-RELU_LAYER = LAYER + 3 * 40
+TENSOR = LAYER + 56 * len(read_image(IMAGES["fp32"]).layers)
+LAST_LAYER = TENSOR - 56
+RELU_LAYER = LAYER + 3 * 56
 
 
 def data_of(recipe: str, tensor: int) -> int:
@@ -212,7 +173,7 @@ def data_of(recipe: str, tensor: int) -> int:
     ("recipe", "offset", "layout", "value", "message"),
     [
         ("fp32", 0, "<I", 0, "magic"),
-        ("fp32", 4, "<H", 2, "version is 2"),
+        ("fp32", 4, "<H", 3, "version is 3"),
         ("fp32", 6, "<H", 63, "header length"),
         ("fp32", 8, "<I", 12, "length field is 12"),
         ("fp32", 12, "<H", 0, "layer count is 0"),
@@ -233,7 +194,8 @@ def data_of(recipe: str, tensor: int) -> int:
         ("fp32", 44, "<I", 4, "logits are at 4"),
         ("fp32", 48, "<I", 0, "number of logits is 0"),
         ("fp32", 48, "<I", 0xFFFFFFFF, "number of logits"),
-        ("fp32", 63, "<B", 1, "reserved field at byte 52"),
+        ("fp32", 52, "<I", 1, "streamed weights have 1 bytes, those of its layers 0"),
+        ("fp32", 63, "<B", 1, "reserved field at byte 56"),
         ("fp32", LAYER, "<B", 6, "layer 0: unknown kind 6"),
         ("fp32", LAYER + 1, "<B", 2, "layer 0: activation is 2"),
         ("fp32", LAYER + 2, "<B", 0, "layer 0: a kernel of 0"),
@@ -246,13 +208,12 @@ def data_of(recipe: str, tensor: int) -> int:
         ("fp32", LAYER + 20, "<H", 2, "weight tensor 2 is"),
         ("fp32", LAYER + 22, "<H", 2, "bias tensor 2 is"),
         ("fp32", LAYER + 24, "<I", 0, "layer 0: input offset is 0"),
-        ("fp32", LAYER + 28, "<I", 0, "lies outside of the arena or over the image"),
         ("e4m3", LAYER + 32, "<I", 0, "decode table, 1024 bytes at 0, lies outside"),
         ("fp32", LAYER + 32, "<I", 4000, "a decode table for 32 bits"),
-        ("fp32", LAYER + 36, "<I", 1, "layer 0: the reserved field"),
-        ("fp32", LAYER + 40 + 20, "<H", 0, "a weight or bias tensor it cannot have"),
-        ("fp32", LAYER + 40 + 24, "<I", 0xFFFFFFFF, "layer 1: input offset"),
-        ("e4m3", LAYER + 40 + 32, "<I", 4, "a decode table of a layer without weights"),
+        ("fp32", LAYER + 37, "<B", 1, "layer 0: the reserved field"),
+        ("fp32", LAYER + 56 + 20, "<H", 0, "a weight or bias tensor it cannot have"),
+        ("fp32", LAYER + 56 + 24, "<I", 0xFFFFFFFF, "layer 1: input offset"),
+        ("e4m3", LAYER + 56 + 32, "<I", 4, "a decode table of a layer without weights"),
         ("fp32", LAST_LAYER + 2, "<B", 1, "of a layer without a window"),
         ("fp32", LAST_LAYER + 14, "<H", 2, "a dense layer's output shape"),
         ("fp32", TENSOR, "<B", 5, "tensor 0: unknown format kind 5"),
@@ -281,7 +242,7 @@ def data_of(recipe: str, tensor: int) -> int:
         ("e4m3", TENSOR + 32, "<I", 0xFFFFFFFF, "scales"),
         ("fp32", TENSOR + 36, "<I", 400, "zero points offset is 400, but it has none"),
         ("fp32", TENSOR + 40, "<I", 1, "has 1 groups, expected 0"),
-        ("fp32", TENSOR + 44, "<I", 1, "tensor 0: the reserved field"),
+        ("fp32", TENSOR + 48, "<I", 1, "tensor 0: a CRC-32 of streamed data, but it is not streamed"),
         ("fp32", data_of("fp32", 0), "<I", 0x7F800000, "tensor 0: element 0 has a code that is no finite number"),
         ("fp32", data_of("fp32", 0) + 8, "<I", 0xFFC00000, "tensor 0: element 2 has a code"),
         ("e4m3", data_of("e4m3", 0) + 5, "<B", 0xF8, "tensor 0: element 5 has a code"),
@@ -310,6 +271,111 @@ def test_a_hostile_field_is_named(recipe, offset, layout, value, message):
     struct.pack_into(layout, image, offset, value)
     with pytest.raises(ModelError, match=message):
         read_image(repaired(image), arena_bytes=ARENA_BYTES)
+
+
+def changed(recipe: str, *changes: tuple[int, str, int]) -> bytes:
+    image = bytearray(IMAGES[recipe])
+    for offset, layout, value in changes:
+        struct.pack_into(layout, image, offset, value)
+    return repaired(image)
+
+
+OUTPUT = 44  # of the header
+ONE = read_image(IMAGES["one layer"])
+ALL = read_image(IMAGES["all layers"])
+DENSE1, DENSE2 = LAYER + 4 * 56, LAYER + 5 * 56
+WEIGHTS0, BIASES0, WEIGHTS4 = (LAYER + 6 * 56 + 52 * number for number in (0, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        # Regions of one layer.
+        ("fp32", [(LAST_LAYER + 28, "<I", 0), (OUTPUT, "<I", 0)], "layer 5: output, 16 bytes at 0, lies outside"),
+        ("fp32", [(LAST_LAYER + 28, "<I", 4001), (OUTPUT, "<I", 4001)], "layer 5: output offset 4001 is not aligned"),
+        (
+            "fp32",
+            [(at, "<I", read_image(IMAGES["fp32"]).header.queue_offset - 4) for at in (LAST_LAYER + 28, OUTPUT)],
+            "layer 5: output, 16 bytes at .*, overlaps the queue",
+        ),
+        (
+            "fp32",
+            [(at, "<I", read_image(IMAGES["fp32"]).layers[4].output_offset) for at in (LAST_LAYER + 28, OUTPUT)],
+            "layer 5: input, 20 bytes at .*, overlaps the output",
+        ),
+        # Fused pooling.
+        ("fp32", [(LAYER + 36, "<B", 3)], r"layer 0: the convolution's map \(0, 0\) is impossible"),
+        ("one layer", [(LAYER + 36, "<B", 5)], "layer 0: unknown kind 5 of fused pooling"),
+        (
+            "one layer",
+            [(LAYER + 36, "<B", 0)],
+            "layer 0: kernel, stride, padding or map of a pooling that is not there",
+        ),
+        ("one layer", [(LAYER + 37, "<B", 1)], "layer 0: the reserved field is 1"),
+        ("one layer", [(LAYER + 38, "<B", 0)], "layer 0: fused pooling: a kernel of 0"),
+        ("one layer", [(LAYER + 41, "<B", 0)], "layer 0: fused pooling: a stride of 0"),
+        ("one layer", [(LAYER + 42, "<B", 2)], "layer 0: fused pooling: padding .* is not less than the kernel"),
+        ("one layer", [(LAYER + 44, "<H", 0)], r"layer 0: the convolution's map \(0, 7\) is impossible"),
+        ("one layer", [(LAYER + 44, "<H", 7)], r"layer 0: output shape \(7, 7\) has windows without any input"),
+        ("one layer", [(LAYER + 44, "<H", 3)], r"fused pooling: output shape \(2, 4\) has windows without any input"),
+        ("one layer", [(LAYER + 48, "<I", NO_OFFSET)], "layer 0: tile offset 4294967295 is not aligned"),
+        ("one layer", [(LAYER + 48, "<I", 4)], "layer 0: tile, 48 bytes at 4, lies outside"),
+        (
+            "one layer",
+            [(LAYER + 48, "<I", ONE.layers[0].output_offset + 92)],
+            "layer 0: tile, 48 bytes at .*, overlaps the output",
+        ),
+        ("one layer", [(LAYER + 56 + 48, "<I", 4000)], "layer 1: a tile, but no fused pooling"),
+        ("one layer", [(LAYER + 56 + 36, "<B", 3)], "layer 1: pooling can be fused behind a convolution only"),
+        # Streamed tensors.
+        ("one layer", [(52, "<I", 2399)], "streamed weights have 2399 bytes, those of its layers 2400"),
+        ("one layer", [(WEIGHTS4 + 44, "<I", 31)], "tensor 4 has 30 columns, fewer than a chunk, 31"),
+        ("one layer", [(WEIGHTS4 + 44, "<I", 6)], "tensor 4: bytes a row is 28, expected 24"),
+        ("one layer", [(WEIGHTS4 + 28, "<I", 556)], "tensor 4: data has 556 bytes, expected 560"),
+        ("one layer", [(WEIGHTS4 + 24, "<I", 4)], "tensor 4: chunk, 564 bytes at 4, lies outside"),
+        ("one layer", [(WEIGHTS4 + 24, "<I", 2014)], "tensor 4: chunk offset 2014 is not aligned"),
+        (
+            "one layer",
+            [(WEIGHTS4 + 24, "<I", ONE.header.queue_offset - 560)],
+            "tensor 4: chunk, 564 bytes at .*, overlaps the queue",
+        ),
+        (
+            "one layer",
+            [(WEIGHTS4 + 24, "<I", ONE.layers[3].output_offset + 80 + 76)],
+            "layer 4: input, 160 bytes at .*, overlaps the chunk",
+        ),
+        (
+            "all layers",
+            [(BIASES0 + 44, "<I", 3), (BIASES0 + 24, "<I", ALL.layers[0].output_offset)],
+            "layer 0: bias tensor 1 is streamed",
+        ),
+        # What is kept for a batch.
+        ("fp32", [(LAYER + 52, "<I", 4000)], "layer 0: batch stride is 4000, but the image streams nothing"),
+        ("one layer", [(DENSE1 + 52, "<I", 122)], "layer 4: batch stride 122 is not aligned"),
+        ("one layer", [(DENSE1 + 52, "<I", 116)], "layer 4: batch stride 116 is less than the output's 120 bytes"),
+        ("one layer", [(DENSE1 + 52, "<I", 0)], "layer 4: no batch stride, but its output is kept"),
+        ("one layer", [(DENSE2 + 52, "<I", 0)], "layer 5: no batch stride, but its output is kept"),
+        ("one layer", [(DENSE1 + 52, "<I", 0xFFFFFFFC)], "layer 4: output, 4294967412 bytes at .*, lies outside"),
+        (
+            "one layer",
+            [(LAYER + 3 * 56 + 52, "<I", 84)],
+            "layer 3: batch stride is 84, but it works in place of one of 80",
+        ),
+        (
+            "one layer",
+            [(LAYER + offset, "<I", ONE.layers[2].output_offset + 80) for offset in (28, 56 + 24)],
+            "layer 0: output, 96 bytes at .*, overlaps the output of its stage",
+        ),
+        (
+            "one layer",
+            [(LAYER + 48, "<I", ONE.layers[2].output_offset + 80)],
+            "layer 0: tile, 48 bytes at .*, overlaps the output of its stage",
+        ),
+    ],
+)
+def test_a_hostile_region_is_named(recipe, changes, message):
+    with pytest.raises(ModelError, match=message):
+        read_image(changed(recipe, *changes), arena_bytes=ARENA_BYTES)
 
 
 @pytest.mark.parametrize("bits", [0, 0x80000000, 1, 0x007FFFFF, 0x7F800000, 0x7FC00000, 0xBF800000])
@@ -376,7 +442,8 @@ NUMBERS = st.one_of(
 def mutated(draw) -> bytes:
     """An image with one to three fields set or changed by a little, mostly in its records, and a right CRC-32."""
     image = bytearray(IMAGES[draw(st.sampled_from(sorted(IMAGES)))])
-    records = read_image(bytes(image)).tensors[0].data_offset
+    header = read_image(bytes(image)).header
+    records = 64 + 56 * header.layer_count + 52 * header.tensor_count
     for _ in range(draw(st.integers(1, 3))):
         layout = draw(st.sampled_from(sorted(SIZES)))
         size = SIZES[layout]
@@ -407,6 +474,51 @@ def test_reader_and_device_accept_and_refuse_the_same(image):
     assert accepted(image) == (status is Status.OK), f"the device says {status.name} {details}"
 
 
+@st.composite
+def rearranged(draw) -> bytes:
+    """A streamed image with one or two of its regions elsewhere, near another one's begin or end."""
+    name = draw(st.sampled_from(sorted(STREAMED)))
+    image = bytearray(IMAGES[name])
+    parsed = read_image(IMAGES[name])
+    layers, first_tensor = parsed.header.layer_count, LAYER + 56 * parsed.header.layer_count
+    begins = [
+        *(layer.output_offset + k * layer.batch_stride for layer in parsed.layers for k in range(2)),
+        *(layer.tile_offset for layer in parsed.layers if layer.pool_kind),
+        *(tensor.data_offset for tensor in parsed.tensors if tensor.streamed),
+        parsed.header.queue_offset,
+    ]
+    for _ in range(draw(st.integers(1, 2))):
+        layer, place = draw(st.integers(0, layers - 1)), draw(st.sampled_from(["output", "stride", "tile", "chunk"]))
+        value = draw(st.sampled_from(begins)) + 4 * draw(st.integers(-30, 30))
+        record = LAYER + 56 * layer
+        if place == "output":
+            # What reads it must name the same offset, and a ReLU in place goes on working there.
+            targets = [record + 28, record + 56 + 24 if layer + 1 < layers else OUTPUT]
+            if layer + 1 < layers and image[record + 56] == LayerKind.RELU and draw(st.booleans()):
+                targets += [record + 56 + 28, record + 112 + 24]
+        elif place == "stride":
+            value = draw(st.sampled_from([0, 16, 80, 84, 96, 116, 120, 124, 240, 400]))
+            targets = [record + 52]
+            if layer + 1 < layers and image[record + 56] == LayerKind.RELU and draw(st.booleans()):
+                targets.append(record + 56 + 52)
+        elif place == "tile":
+            targets = [record + 48]
+        else:
+            targets = [first_tensor + 52 * draw(st.integers(0, len(parsed.tensors) - 1)) + 24]
+        for target in targets:
+            struct.pack_into("<I", image, target, value % (1 << 32))
+    return repaired(image)
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(rearranged())
+def test_reader_and_device_agree_on_where_things_may_lie(image):
+    from bitloop.native.core import validate_image
+
+    status, details = validate_image(image, ARENA_BYTES)
+    assert accepted(image) == (status is Status.OK), f"the device says {status.name} {details}"
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=600), st.booleans())
 def test_noise_is_refused(noise, with_a_start):
@@ -414,7 +526,7 @@ def test_noise_is_refused(noise, with_a_start):
         read_image(IMAGES["fp32"][:64] + noise if with_a_start else noise)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", IMAGES)
 def test_the_device_accepts_what_the_planner_writes(recipe):
     from bitloop.native.core import validate_image
 

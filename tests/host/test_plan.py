@@ -24,13 +24,19 @@ from bitloop.network.architecture import (
 )
 from bitloop.network.network import Network
 from bitloop.plan import plan, read_image
-from bitloop.plan.memory import ping_pong
+from bitloop.plan.arrange import arrange, buffers_of
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
-from bitloop.spec import NO_INDEX, NO_OFFSET, Activation, FormatKind, LayerKind, Packing, Status
+from bitloop.spec import NO_INDEX, NO_OFFSET, Activation, Capability, FormatKind, LayerKind, Packing, Status
 
-NATIVE = replace(DeviceInfo.native_default(), packings=(int(Packing.TRITS), int(Packing.BITS)), table_bits=8)
+NATIVE = replace(
+    DeviceInfo.native_default(),
+    packings=(int(Packing.TRITS), int(Packing.BITS)),
+    table_bits=8,
+    capabilities=Capability(0),
+)
+"""It takes no streamed weights; those are in test_plan_streaming.py."""
 MLP = Architecture(
     "mlp",
     (28, 28, 1),
@@ -75,27 +81,68 @@ def test_operations_of_a_perceptron():
 
 
 def test_operations_of_a_convolutional_network():
-    """A ReLU behind a Flatten is none that follows a layer directly: it stays, in place, on the map."""
+    """pool1's windows lie apart: it is fused. pool2's share elements: it stays. A ReLU behind a Flatten is none that
+    follows a layer directly: it stays too, in place, on the map."""
     planned = plan(model_of(CNN), NATIVE)
     kinds = LayerKind
-    assert [(op.layers, op.kind, op.output_shape) for op in planned.operations] == [
-        (("conv1", "relu1"), kinds.CONV2D, (26, 26, 8)),
-        (("pool1",), kinds.MAX_POOL, (13, 13, 8)),
-        (("conv2", "relu2"), kinds.CONV2D, (7, 13, 16)),
-        (("pool2",), kinds.AVERAGE_POOL, (4, 7, 16)),
-        (("relu3",), kinds.RELU, (4, 7, 16)),
-        (("dense1",), kinds.DENSE, (1, 1, 10)),
+    assert [(op.name, op.layers, op.kind, op.output_shape) for op in planned.operations] == [
+        ("conv1", ("conv1", "relu1", "pool1"), kinds.CONV2D, (13, 13, 8)),
+        ("conv2", ("conv2", "relu2"), kinds.CONV2D, (7, 13, 16)),
+        ("pool2", ("pool2",), kinds.AVERAGE_POOL, (4, 7, 16)),
+        ("relu3", ("relu3",), kinds.RELU, (4, 7, 16)),
+        ("dense1", ("dense1",), kinds.DENSE, (1, 1, 10)),
     ]
-    conv1, pool1, conv2, pool2, relu3, dense1 = read_image(planned.image).layers
+    assert planned.macs == CNN.macs()
+    conv1, conv2, pool2, relu3, dense1 = read_image(planned.image).layers
     assert (conv1.kernel_height, conv1.kernel_width, conv1.stride_y, conv1.stride_x) == (3, 3, 1, 1)
-    assert (pool1.kernel_height, pool1.kernel_width, pool1.stride_y, pool1.stride_x) == (2, 2, 2, 2)
+    assert (conv1.activation, conv1.pool_kind, conv1.map_height, conv1.map_width) == (1, kinds.MAX_POOL, 26, 26)
+    assert (conv1.pool_height, conv1.pool_width, conv1.pool_stride_y, conv1.pool_stride_x) == (2, 2, 2, 2)
+    assert (conv1.pool_padding_top, conv1.pool_padding_left, conv1.batch_stride) == (0, 0, 0)
     # SAME on 13 rows, kernel 3, stride 2: 7 outputs, 12 + 3 - 13 = 2 in all; columns, stride 1: 12 + 3 - 13 = 2.
     assert (conv2.stride_y, conv2.stride_x, conv2.padding_top, conv2.padding_left) == (2, 1, 1, 1)
+    assert (conv2.pool_kind, conv2.tile_offset) == (0, NO_OFFSET)
     # 7 rows: 4 outputs, 6 + 3 - 7 = 2; 13 columns: 7 outputs, 12 + 3 - 13 = 2.
     assert (pool2.padding_top, pool2.padding_left) == (1, 1)
     assert relu3.input_offset == relu3.output_offset == pool2.output_offset
     assert (dense1.biases, relu3.weights, conv1.input_offset) == (NO_INDEX, NO_INDEX, NO_OFFSET)
     assert dense1.input_shape == (4, 7, 16)
+
+
+@pytest.mark.parametrize(
+    ("pool", "fused", "padding"),
+    [
+        (MaxPool2D("p", (2, 2), (2, 2)), True, (0, 0)),
+        (AveragePool2D("p", (2, 3), (2, 3)), True, (0, 0)),
+        (MaxPool2D("p", (2, 2), (3, 2)), True, (0, 0)),
+        (MaxPool2D("p", (2, 2), (2, 1)), False, None),
+        (MaxPool2D("p", (2, 2), (1, 2)), False, None),
+        (AveragePool2D("p", (1, 1), (1, 1)), True, (0, 0)),
+        # 7 rows to 3, 2 * 3 + 3 - 7 = 2 in all; 6 columns to 3, 2 * 2 + 2 - 6 = 0.
+        (MaxPool2D("p", (3, 2), (3, 2), "same"), True, (1, 0)),
+    ],
+)
+def test_pooling_is_fused_if_no_output_is_computed_twice(pool, fused, padding):
+    network = Architecture("pooled", (9, 8, 1), (Conv2D("c", 2, (3, 3)), pool, Flatten("f"), Dense("d", 2)))
+    planned = plan(model_of(network), NATIVE)
+    assert [op.layers for op in planned.operations] == ([("c", "p"), ("d",)] if fused else [("c",), ("p",), ("d",)])
+    if fused:
+        first = read_image(planned.image).layers[0]
+        assert (first.pool_padding_top, first.pool_padding_left) == padding
+        assert (first.map_height, first.map_width) == (7, 6)
+
+
+def test_only_pooling_behind_a_convolution_is_fused():
+    pool, relu = MaxPool2D("p", (2, 2), (2, 2)), ReLU("r")
+    conv = Conv2D("c", 2, (3, 3))
+    for layers, operations in (
+        ((pool, conv), [("p",), ("c",)]),
+        ((conv, relu, pool), [("c", "r", "p")]),
+        ((conv, pool, relu), [("c", "p"), ("r",)]),
+        ((conv, relu, ReLU("r2"), pool), [("c", "r"), ("r2",), ("p",)]),
+        ((conv, pool, MaxPool2D("p2", (2, 2), (2, 2))), [("c", "p"), ("p2",)]),
+    ):
+        planned = plan(model_of(Architecture("order", (12, 12, 1), layers)), NATIVE)
+        assert [op.layers for op in planned.operations] == operations
 
 
 def test_a_relu_that_reads_pixels_is_not_in_place():
@@ -108,7 +155,7 @@ def test_a_relu_that_reads_pixels_is_not_in_place():
 def test_memory_to_the_byte():
     """Counted by hand from docs/model.md, on a device with room for three slots and a table."""
     model = model_of(MLP, "int8", "fp32")
-    image = 64 + 3 * 40 + 6 * 48  # header and records
+    image = 64 + 3 * 56 + 6 * 52  # header and records
     image += 784 * 32 + 32 * 16 + 16 * 10  # int8 weights, all multiples of 4
     image += 3 * 4  # a scale each
     image += 4 * (32 + 16 + 10)  # biases
@@ -124,6 +171,31 @@ def test_memory_to_the_byte():
     assert memory.available_bytes == memory.total_bytes + 847
     header = read_image(planned.image).header
     assert (header.arena_bytes, header.slots, header.slot_bytes) == (memory.total_bytes, 3, slot)
+
+
+def test_memory_of_a_network_with_fused_pooling():
+    """conv1 gives 13 * 13 * 8 and reads pixels; conv2 gives 5 * 5 * 16, and its tile has 4 positions of 16 outputs."""
+    network = Architecture(
+        "cnn",
+        (28, 28, 1),
+        (
+            *(Conv2D("conv1", 8, (3, 3)), ReLU("relu1"), MaxPool2D("pool1")),
+            *(Conv2D("conv2", 16, (3, 3)), ReLU("relu2"), MaxPool2D("pool2")),
+            *(Flatten("flatten"), Dense("dense1", 10), Softmax("softmax")),
+        ),
+    )
+    planned = plan(model_of(network, "fp32"), NATIVE, slots=1)
+    memory = planned.memory
+    image = 64 + 3 * 56 + 6 * 52 + 4 * (72 + 8 + 1152 + 16 + 4000 + 10) + 4
+    slot = 784 + 12 + 4 * 10 + 4 * 3
+    assert (memory.weights_bytes, memory.queue_bytes) == (image, slot)
+    assert (memory.activations_bytes, memory.tiles_bytes) == (4 * (13 * 13 * 8 + 5 * 5 * 16), 4 * 4 * 16)
+    assert (memory.tables_bytes, memory.chunks_bytes) == (0, 0)
+    assert memory.total_bytes == image + 7008 + 256 + slot == 29_692
+    conv1, conv2, _ = read_image(planned.image).layers
+    # The tile lies between input and output; conv1's, 4 * 4 * 8 bytes, has room beside its output.
+    assert (conv1.output_offset, conv1.tile_offset) == (image, image + 5408)
+    assert (conv2.output_offset, conv2.tile_offset) == (image + 5408 + 256, image + 5408)
 
 
 def test_slots_and_tables_give_way_before_the_model_does_not_fit():
@@ -232,6 +304,13 @@ def test_the_same_gives_the_same_bytes():
 # --- placement ----------------------------------------------------------------------------------------------------
 
 
+def one_region(sizes, in_place, tiles) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    buffers = buffers_of(sizes, in_place, [0] * len(sizes), batched=False)
+    found = arrange(buffers, in_place, 1, [(tile,) for tile in tiles])
+    assert found.strides == (0,) * len(sizes)
+    return found.outputs, tuple(tile for (tile,) in found.temporaries), found.size
+
+
 @pytest.mark.parametrize(
     ("sizes", "in_place", "offsets", "region"),
     [
@@ -243,27 +322,47 @@ def test_the_same_gives_the_same_bytes():
     ],
 )
 def test_outputs_lie_at_two_ends(sizes, in_place, offsets, region):
-    assert ping_pong(sizes, in_place) == (offsets, region)
+    assert one_region(sizes, in_place, [0] * len(sizes))[::2] == (offsets, region)
 
 
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=12))
+def test_a_tile_lies_between_input_and_output():
+    """The second layer needs 10 + 4 + 3; the third has 4 + 20 and no tile, so the region is of 24."""
+    assert one_region([10, 4, 20], [False] * 3, [8, 3, 0]) == ((0, 20, 0), (10, 10, 20), 24)
+    # With a tile of 12 the second one needs the most.
+    assert one_region([10, 4, 20], [False] * 3, [8, 12, 0]) == ((0, 22, 0), (10, 10, 20), 26)
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 1000)), min_size=1, max_size=12))
 @settings(deadline=None)
-def test_no_output_lies_over_its_input_and_no_byte_is_wasted(sizes):
-    offsets, region = ping_pong(sizes, [False] * len(sizes))
-    for offset, size in zip(offsets, sizes, strict=True):
-        assert offset >= 0
-        assert offset + size <= region
-    for (a, a_size), (b, b_size) in itertools.pairwise(zip(offsets, sizes, strict=True)):
-        assert a + a_size <= b or b + b_size <= a
-    # Two neighbours live at once, so no placement is smaller than the longest pair.
-    assert region == max([*map(sum, itertools.pairwise(sizes)), *sizes])
+def test_no_output_lies_over_its_input_and_no_byte_is_wasted(layers):
+    sizes, tiles = [size for size, _ in layers], [tile for _, tile in layers]
+    offsets, tile_offsets, region = one_region(sizes, [False] * len(sizes), tiles)
+    needed = []
+    for index, size in enumerate(sizes):
+        used = [(offsets[index], size), (tile_offsets[index], tiles[index])]
+        if index:
+            used.append((offsets[index - 1], sizes[index - 1]))
+        for offset, length in used:
+            assert offset >= 0
+            assert offset + length <= region
+        for (a, a_size), (b, b_size) in itertools.combinations(used, 2):
+            assert a + a_size <= b or b + b_size <= a or 0 in {a_size, b_size}
+        needed.append(sum(length for _, length in used))
+    # What a layer uses is in use at once, so no placement is smaller.
+    assert region == max(needed)
 
 
 # --- what cannot be planned -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("missing", "layer"), [(LayerKind.CONV2D, "conv1"), (LayerKind.AVERAGE_POOL, "pool2"), (LayerKind.RELU, "relu3")]
+    ("missing", "layer"),
+    [
+        (LayerKind.CONV2D, "conv1"),
+        (LayerKind.MAX_POOL, "pool1"),  # though it is fused
+        (LayerKind.AVERAGE_POOL, "pool2"),
+        (LayerKind.RELU, "relu3"),
+    ],
 )
 def test_a_layer_the_device_does_not_know(missing, layer):
     device = replace(NATIVE, layer_kinds=NATIVE.layer_kinds & ~(1 << missing), board="toy")

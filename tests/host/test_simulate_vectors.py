@@ -12,7 +12,7 @@ from bitloop.hello import DeviceInfo
 from bitloop.network.architecture import Architecture
 from bitloop.numeric.formats import parse_format
 from bitloop.numeric.rounding import Rounding
-from bitloop.plan import plan, planner
+from bitloop.plan import memory, plan
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.simulate import simulate
 from bitloop.spec import Granularity, Packing, ScaleKind
@@ -65,6 +65,6 @@ def test_compiled_core(case, table_bits, monkeypatch):
 
     from bitloop.native.evaluator import Evaluator
 
-    monkeypatch.setattr(planner, "MACS_A_TABLE_ENTRY", 0)
+    monkeypatch.setattr(memory, "MACS_A_TABLE_ENTRY", 0)
     image = plan(model_of(case), replace(DeviceInfo.native_default(), table_bits=table_bits)).image
     assert hexadecimal(Evaluator(image).run(pixels_of(case))) == case["logits"]

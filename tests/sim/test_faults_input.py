@@ -80,9 +80,9 @@ def test_unknown_format_suggests(bitloop: Command, network_file: Path, tmp_path:
 
 
 def test_too_large_a_model_names_the_missing_bytes(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
-    outcome = bitloop("run", str(model_file), "--device", "sim://native?arena=8k", *run_into(tmp_path))
+    outcome = bitloop("run", str(model_file), "--device", "sim://native?arena=1k", *run_into(tmp_path))
     assert outcome.code == 7
-    assert "8192" in outcome.err
+    assert "1024" in outcome.err
     assert "missing" in outcome.err
     assert nothing_written(tmp_path)
 

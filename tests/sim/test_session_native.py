@@ -202,7 +202,7 @@ def test_results_too_long_for_a_frame_are_refused_in_words(model, pixels):
     with connect("sim://native?body=64") as session:
         load(session, model)
         with pytest.raises(
-            UsageError, match="a result of 68 bytes does not fit the device's frames, which have room for 58"
+            UsageError, match="a result of 64 bytes does not fit the device's frames, which have room for 58"
         ):
             session.run(pixels[:2], RunMode.TIMING, RunOutput.LOGITS | RunOutput.LAYER_TICKS)
         assert len(list(session.run(pixels[:2]))) == 2
@@ -234,7 +234,7 @@ def test_a_damaged_image_is_refused_with_its_reason(model):
         planned = plan_image(model, session.info)
         image = bytearray(planned.image)
         image[200] ^= 1
-        with pytest.raises(DeviceError, match="CRC-32 is wrong") as caught:
+        with pytest.raises(DeviceError, match="the CRC-32 of the image, or of a streamed tensor, is wrong") as caught:
             session.upload(bytes(image), planned.memory.total_bytes)
         assert caught.value.status == Status.BAD_CRC
         load(session, model)

@@ -217,6 +217,9 @@ static const char *flip_code(const fault *f, uint8_t *arena, const bl_image_tens
     uint8_t *codes = arena + t->data + row * t->row_bytes;
     uint32_t bit = f->has_bit ? f->bit : weighty_bit(&t->format);
 
+    if (t->chunk != 0) {
+        return "the tensor's codes are not in the image: its weights are streamed";
+    }
     if (row >= t->rows) {
         return "the tensor has no such element";
     }

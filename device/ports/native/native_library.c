@@ -27,7 +27,7 @@ void bl_native_evaluate(const uint8_t *image, uint32_t length, uint8_t *arena, c
 
     prepare(&engine, &header, image, length, arena);
     for (uint32_t i = 0; i < images; i++) {
-        const float *output = bl_engine_run(&engine, &header, pixels, (uint16_t)(header.layers - 1u));
+        const float *output = bl_engine_run(&engine, &header, pixels, 0, 0, (uint16_t)(header.layers - 1u));
         for (uint32_t k = 0; k < header.logits; k++) {
             *logits++ = bl_float_emitted(output[k]);
         }
@@ -47,7 +47,7 @@ uint32_t bl_native_activations(const uint8_t *image, uint32_t length, uint8_t *a
     prepare(&engine, &header, image, length, arena);
     bl_image_read_layer(arena, layer, &record);
     count = bl_shape_count(&record.out);
-    output = bl_engine_run(&engine, &header, pixels, layer);
+    output = bl_engine_run(&engine, &header, pixels, 0, 0, layer);
     for (uint32_t i = 0; i < count && i < capacity; i++) {
         values[i] = bl_float_emitted(output[i]);
     }

@@ -125,8 +125,8 @@ def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reser
         stack_note=note,
         arena=Arena(
             weights=memory.weights_bytes,
-            activations=memory.activations_bytes,
-            buffers=memory.tables_bytes + memory.queue_bytes,
+            activations=memory.activations_bytes + memory.tiles_bytes,
+            buffers=memory.tables_bytes + memory.chunks_bytes + memory.queue_bytes,
             tables=memory.tables_bytes,
             queue=memory.queue_bytes,
             available=memory.available_bytes,

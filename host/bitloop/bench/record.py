@@ -145,7 +145,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Arena:
-    """How the plan spends the device's arena, in bytes; buffers are the queue of images and the decode tables."""
+    """How the plan spends the device's arena, in bytes; buffers are the image queue, tables, and weights on the way."""
 
     weights: int
     activations: int

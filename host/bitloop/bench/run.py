@@ -181,7 +181,7 @@ class _Attempt:
     def prepare(self, device_url: str) -> None:
         """Connect, plan, upload, compare hashes, warm up. An error here means that nothing was measured."""
         self.info: DeviceInfo = self.session.connect()
-        self.plan: Plan = plan_image(self.model, self.info, slots=self.options.slots)
+        self.plan: Plan = plan_image(self.model, self.info, slots=self.options.slots, placement="resident")
         self.report: UploadReport = self.session.upload(
             self.plan.image, self.plan.memory.total_bytes, self._step("upload")
         )

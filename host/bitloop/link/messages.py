@@ -219,6 +219,18 @@ class RunData(Message):
 
 
 @dataclass(frozen=True)
+class StreamData(Message):
+    """Weights of one pass at an offset of its stream."""
+
+    TYPE = MessageType.STREAM_DATA
+    LAYOUT = struct.Struct("<II")
+    TAIL = True
+    pass_number: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
 class RunCredit(Message):
     """The next offset that the device expects, how far pixels may be sent, and how many results are done."""
 
@@ -294,7 +306,7 @@ MESSAGES: dict[int, type[Message]] = {
     for cls in (
         HelloRequest, Hello, EchoRequest, Echo, StatsRequest, Stats, Log, Error,
         UploadBegin, UploadReady, UploadData, UploadAck, UploadEnd, UploadDone,
-        RunBegin, RunReady, RunData, RunCredit, Result, RunAck, RunEnd, RunDone, ReadActivation, ActivationData,
+        RunBegin, RunReady, RunData, StreamData, RunCredit, Result, RunAck, RunEnd, RunDone, ReadActivation, ActivationData,
     )
 }  # fmt: skip
 """Every message by its type."""

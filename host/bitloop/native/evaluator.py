@@ -19,10 +19,10 @@ class Evaluator:
     """Runs one planned image. Exact: the same bits as on any device.
 
     Args:
-        image: bytes as the planner makes them (docs/model.md).
+        image: bytes as the planner makes them (docs/model.md), with all weights in them.
 
     Raises:
-        ModelError: the core refuses the image.
+        ModelError: the core refuses the image, or some of its weights are streamed.
         ToolchainError: the core cannot be compiled.
     """
 
@@ -30,6 +30,9 @@ class Evaluator:
         status, details = validate_image(image, 0xFFFFFFFF)
         if status is not spec.Status.OK:
             message = f"the core refuses the image: {spec.STATUS_TEXTS[status]} {details}; plan it again"
+            raise ModelError(message)
+        if struct.unpack_from("<I", image, 52)[0]:
+            message = "weights of the image are streamed; plan it with placement 'resident' to evaluate it"
             raise ModelError(message)
         self._image = image
         self._layers: int = struct.unpack_from("<H", image, 12)[0]

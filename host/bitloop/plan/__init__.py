@@ -2,6 +2,17 @@
 
 from bitloop.plan.image import ParsedImage, read_image, write_image
 from bitloop.plan.memory import MemoryPlan
-from bitloop.plan.planner import Operation, Plan, plan
+from bitloop.plan.planner import PLACEMENTS, Operation, PlacementKind, Plan, StreamedWeights, plan
 
-__all__ = ["MemoryPlan", "Operation", "ParsedImage", "Plan", "plan", "read_image", "write_image"]
+__all__ = [
+    "PLACEMENTS",
+    "MemoryPlan",
+    "Operation",
+    "ParsedImage",
+    "PlacementKind",
+    "Plan",
+    "StreamedWeights",
+    "plan",
+    "read_image",
+    "write_image",
+]

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from bitloop.errors import FormatError, ModelError, UnsupportedLayerError
+from bitloop.errors import FormatError, ModelError, UnsupportedLayerError, UsageError
 from bitloop.hello import DeviceInfo
-from bitloop.network.architecture import (
-    Architecture,
-    AveragePool2D,
-    Conv2D,
-    Dense,
-    Flatten,
-    Layer,
-    MaxPool2D,
-    ReLU,
-    Softmax,
-)
-from bitloop.network.shapes import same_padding
-from bitloop.plan.check import MAX_TABLE_BITS
+from bitloop.network.architecture import Conv2D, Dense
+from bitloop.plan.check_arena import MAX_TABLE_BITS
 from bitloop.plan.image import image_bytes, read_image, write_image
-from bitloop.plan.memory import MemoryPlan, Placement, place
-from bitloop.plan.records import Header, LayerRecord, Shape, slot_bytes
-from bitloop.plan.tensors import PackedTensor, pack_tensor
-from bitloop.quantize.model import Model
+from bitloop.plan.memory import (
+    MemoryPlan,
+    Needs,
+    Placement,
+    check_slots,
+    does_not_fit,
+    place_resident,
+    resident_least,
+)
+from bitloop.plan.records import Header, LayerRecord, Shape, TensorRecord, slot_bytes
+from bitloop.plan.steps import Step, steps_of
+from bitloop.plan.streaming import place_streamed, streamed_least
+from bitloop.plan.tensors import PackedTensor, pack_tensor, tensor_record
+from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.spec import (
     MAX_DIMENSION,
     NO_INDEX,
     NO_OFFSET,
     Activation,
+    Capability,
     LayerKind,
     Layout,
     Packing,
     TensorFlag,
 )
 
-MACS_A_TABLE_ENTRY = 4
-"""A device fills a layer's decode table for every image: that pays if the layer then looks up more codes than it has
-entries. Most activations are zero, and their codes are not looked up."""
+PlacementKind = Literal["auto", "resident", "stream"]
+PLACEMENTS: tuple[PlacementKind, ...] = get_args(PlacementKind)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Operation:
 
     Attributes:
         name: of the network's layer that it is named after, the first it covers.
-        layers: the network's layers it covers, in order: a ReLU may be part of the layer before it. A Flatten is
-            no operation, and a final Softmax is computed on the host; neither is covered by any.
+        layers: the network's layers it covers, in order: a ReLU may be part of the layer before it, and pooling of the
+            convolution before it. A Flatten is no operation, and a final Softmax is computed on the host; neither is
+            covered by any.
         kind: what the device knows it as.
         output_shape: height, width and channels of what it gives; a vector is (1, 1, n).
         output_bytes: of the same in binary32.
@@ -64,6 +66,27 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class StreamedWeights:
+    """Weights that travel with each batch of images.
+
+    Attributes:
+        data: one pass of them: the chunks in the order they are needed, the same for every batch.
+        ends: for each operation, the offset in the pass behind its weights, or behind those before it if it streams
+            none: where a run that stops behind it ends a pass.
+        batch: images of a batch, at most.
+    """
+
+    data: bytes
+    ends: tuple[int, ...]
+    batch: int
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Bytes of weights on the line for each image of a full batch."""
+        return len(self.data) / self.batch
+
+
+@dataclass(frozen=True)
 class Plan:
     """An image for one device, and what is known about it.
 
@@ -73,6 +96,8 @@ class Plan:
         operations: one for each of the image's layers.
         memory: how the arena is divided; the device must agree to the byte.
         macs: multiplications of one image of the data set, those with zeros included.
+        placement: "resident" with all weights in the image, "stream" if any travel with each batch.
+        streamed: the weights that do, or None.
     """
 
     image: bytes
@@ -80,32 +105,51 @@ class Plan:
     operations: tuple[Operation, ...]
     memory: MemoryPlan
     macs: int
+    placement: Literal["resident", "stream"]
+    streamed: StreamedWeights | None
 
 
 @dataclass(frozen=True)
-class _Step:
-    """An operation before memory is planned."""
+class _Tensors:
+    """The tensors of the operations, in the image's order."""
 
-    layer: Layer
-    covers: tuple[str, ...]
-    kind: LayerKind
-    before: Shape
-    after: Shape
+    tensors: tuple[QuantizedTensor, ...]
+    records: tuple[TensorRecord, ...]
+    indices: tuple[tuple[int, int], ...]
+    ternary_packing: Packing
 
-    @property
-    def fused(self) -> bool:
-        return len(self.covers) > 1
+    def weights(self, operation: int) -> TensorRecord | None:
+        """The record of an operation's weights."""
+        index = self.indices[operation][0]
+        return None if index == NO_INDEX else self.records[index]
+
+    def packed(self, placement: Placement) -> list[PackedTensor]:
+        """All tensors, ready for the image, or to be streamed where the placement says so."""
+        chunks = {
+            weights: (columns, offset)
+            for (weights, _), columns, offset in zip(
+                self.indices, placement.chunk_columns, placement.chunks, strict=True
+            )
+            if columns
+        }
+        packed = []
+        for index, tensor in enumerate(self.tensors):
+            columns, offset = chunks.get(index, (0, NO_OFFSET))
+            packed.append(pack_tensor(tensor, self.ternary_packing, chunk_columns=columns, chunk_offset=offset))
+        return packed
 
 
-def plan(model: Model, device: DeviceInfo, *, slots: int | None = None) -> Plan:
+def plan(model: Model, device: DeviceInfo, *, slots: int | None = None, placement: PlacementKind = "auto") -> Plan:
     """Plan a MODEL for a device.
 
-    The same MODEL, facts of the device and slots give the same bytes.
+    The same MODEL, facts of the device, slots and placement give the same bytes.
 
     Args:
         model: what is to be run.
         device: what the device said in HELLO.
         slots: images the device shall hold, or None for as many as are useful and fit.
+        placement: "resident" keeps all weights on the device; "stream" sends those of every layer with each batch of
+            images; "auto" keeps them if they fit, else streams as few bytes an image as it can.
 
     Raises:
         DoesNotFitError: the device lacks memory; the message says how many bytes.
@@ -113,118 +157,68 @@ def plan(model: Model, device: DeviceInfo, *, slots: int | None = None) -> Plan:
         FormatError: the device does not know a tensor's kind of format, or bitloop's layout of weights.
         ModelError: the MODEL holds what no device may run (a code that is no finite number), or is too large for
             an image or for the device's limits.
-        UsageError: ``slots`` is out of range.
+        UsageError: ``slots`` is out of range, there is no such ``placement``, or the device takes no streamed weights.
     """
-    steps = _steps(model.architecture)
-    if not steps:
-        raise ModelError(f"model {model.name!r} has no layer that a device could run")
-    for step in steps:
-        if not device.supports_layer(step.kind):
-            raise UnsupportedLayerError(
-                f"layer {step.layer.name!r}: the device ({device.board}) does not run layers of kind {step.kind.name}; "
-                "flash a newer firmware or change the network"
-            )
-    tensors, indices = _tensors(model, steps, device)
-    for count, most, what in ((len(steps), device.max_layers, "layers"), (len(tensors), device.max_tensors, "tensors")):
+    if placement not in PLACEMENTS:
+        raise UsageError(f"there is no placement {placement!r}; take one of {', '.join(PLACEMENTS)}")
+    if placement == "stream" and not _can_stream(device):
+        raise UsageError(
+            f"the device ({device.board}) takes no streamed weights; flash a newer firmware, or keep the weights on it"
+        )
+    check_slots(slots)
+    steps = _steps(model, device)
+    tensors = _tensors(model, steps, device)
+    for count, most, what in (
+        (len(steps), device.max_layers, "layers"),
+        (len(tensors.records), device.max_tensors, "tensors"),
+    ):
         if count > most:
             raise ModelError(f"model {model.name!r} has {count} {what}, the device ({device.board}) takes {most}")
+    placed = _place(model, device, steps, tensors, slots, placement=placement)
+    packed = tensors.packed(placed)
+    image = _image(model, steps, tensors, packed, placed)
+    # The device would refuse what this refuses; better to hear it here than over the line.
+    parsed = read_image(
+        image, arena_bytes=device.arena_bytes, max_layers=device.max_layers, max_tensors=device.max_tensors
+    )
+    streamed = _streamed(tensors, packed, placed)
+    if streamed is not None:
+        parsed.streamed_codes(streamed.data)
+    return Plan(
+        image,
+        hashlib.sha256(image).hexdigest(),
+        tuple(Operation(step.layer.name, step.covers, step.kind, step.after, step.output_bytes) for step in steps),
+        placed.memory,
+        model.architecture.macs(),
+        "resident" if streamed is None else "stream",
+        streamed,
+    )
+
+
+def _steps(model: Model, device: DeviceInfo) -> list[Step]:
+    steps = steps_of(model.architecture)
+    if not steps:
+        raise ModelError(f"model {model.name!r} has no layer that a device could run")
+    for name, kind in itertools.chain.from_iterable(step.kinds for step in steps):
+        if not device.supports_layer(kind):
+            raise UnsupportedLayerError(
+                f"layer {name!r}: the device ({device.board}) does not run layers of kind {kind.name}; "
+                "flash a newer firmware or change the network"
+            )
     logits = math.prod(steps[-1].after)
     if logits > MAX_DIMENSION:
         raise ModelError(f"model {model.name!r} has {logits} logits; a label tells {MAX_DIMENSION} apart")
-
-    input_shape = model.architecture.input_shape
-    table_widths = [
-        _table_bits(tensors[weights], step, device) if weights != NO_INDEX else 0
-        for step, (weights, _) in zip(steps, indices, strict=True)
-    ]
-    placement = place(
-        image_bytes=image_bytes(len(steps), tensors),
-        sizes=[4 * math.prod(step.after) for step in steps],
-        in_place=[index > 0 and step.kind is LayerKind.RELU for index, step in enumerate(steps)],
-        table_widths=table_widths,
-        slot_bytes=slot_bytes(math.prod(input_shape), logits, len(steps)),
-        slots=slots,
-        available_bytes=device.arena_bytes,
-    )
-    memory = placement.memory
-    header = Header(
-        image_bytes=memory.weights_bytes,
-        layer_count=len(steps),
-        tensor_count=len(tensors),
-        input_height=input_shape[0],
-        input_width=input_shape[1],
-        input_channels=input_shape[2],
-        arena_bytes=memory.total_bytes,
-        queue_offset=placement.queue_offset,
-        slots=memory.slots,
-        slot_bytes=memory.queue_bytes // memory.slots,
-        output_offset=placement.output_offsets[-1],
-        output_count=logits,
-    )
-    layers = [
-        _layer_record(step, number, table_widths[number], indices[number], placement)
-        for number, step in enumerate(steps)
-    ]
-    image = write_image(header, layers, tensors)
-    # The device would refuse what this refuses; better to hear it here than over the line.
-    read_image(image, arena_bytes=device.arena_bytes, max_layers=device.max_layers, max_tensors=device.max_tensors)
-    operations = tuple(
-        Operation(step.layer.name, step.covers, step.kind, step.after, 4 * math.prod(step.after)) for step in steps
-    )
-    return Plan(image, hashlib.sha256(image).hexdigest(), operations, memory, model.architecture.macs())
-
-
-def _steps(architecture: Architecture) -> list[_Step]:
-    """Return what a device computes; shapes are maps throughout, as a Flatten does not move anything."""
-    steps: list[_Step] = []
-    before: Shape = architecture.input_shape
-    layers = architecture.layers
-    skip = False
-    for index, (layer, output) in enumerate(zip(layers, architecture.output_shapes(), strict=True)):
-        if skip or isinstance(layer, Flatten | Softmax):
-            skip = False
-            continue
-        if isinstance(layer, Dense):
-            after: Shape = (1, 1, layer.units)
-        elif isinstance(layer, ReLU):
-            after = before
-        else:
-            after = (output[0], output[1], output[2])
-        covers: tuple[str, ...] = (layer.name,)
-        if isinstance(layer, Dense | Conv2D) and index + 1 < len(layers) and isinstance(layers[index + 1], ReLU):
-            covers = (layer.name, layers[index + 1].name)
-            skip = True
-        steps.append(_Step(layer, covers, _kind(layer), before, after))
-        before = after
     return steps
 
 
-def _kind(layer: Layer) -> LayerKind:
-    match layer:
-        case Dense():
-            return LayerKind.DENSE
-        case Conv2D():
-            return LayerKind.CONV2D
-        case MaxPool2D():
-            return LayerKind.MAX_POOL
-        case AveragePool2D():
-            return LayerKind.AVERAGE_POOL
-        case ReLU():
-            return LayerKind.RELU
-    raise UnsupportedLayerError(f"layer {layer.name!r}: no device runs a {type(layer).__name__}")
-
-
-def _tensors(
-    model: Model, steps: Sequence[_Step], device: DeviceInfo
-) -> tuple[list[PackedTensor], list[tuple[int, int]]]:
+def _tensors(model: Model, steps: Sequence[Step], device: DeviceInfo) -> _Tensors:
     """Return the image's tensors, and for each operation the numbers of its weights and biases (or NO_INDEX)."""
     if Layout.IN_MAJOR not in device.layouts:
         raise FormatError(
             f"the device ({device.board}) takes weights in layouts {list(device.layouts)} only, this host lays "
             f"them out as {int(Layout.IN_MAJOR)}; update bitloop"
         )
-    ternary_packing = next((Packing(kind) for kind in device.packings if kind in tuple(Packing)), Packing.BITS)
-    tensors: list[PackedTensor] = []
+    tensors: list[QuantizedTensor] = []
     indices: list[tuple[int, int]] = []
     for step in steps:
         names = []
@@ -241,54 +235,139 @@ def _tensors(
                     f"of kind {tensor.format.kind.name}; quantize to another format"
                 )
             found[place_of] = len(tensors)
-            tensors.append(pack_tensor(tensor, ternary_packing))
+            tensors.append(tensor)
         indices.append((found[0], found[1]))
-    return tensors, indices
+    packing = next((Packing(kind) for kind in device.packings if kind in tuple(Packing)), Packing.BITS)
+    records = tuple(tensor_record(tensor, packing) for tensor in tensors)
+    return _Tensors(tuple(tensors), records, tuple(indices), packing)
 
 
-def _table_bits(tensor: PackedTensor, step: _Step, device: DeviceInfo) -> int:
-    """Return the width of codes if the device wants a decode table of them and the layer gains by it, else 0.
+def _needs(steps: Sequence[Step], tensors: _Tensors, device: DeviceInfo) -> list[Needs]:
+    return [
+        Needs(
+            output_bytes=step.output_bytes,
+            in_place=number > 0 and step.kind is LayerKind.RELU,
+            weights=tensors.weights(number),
+            positions=step.positions,
+            tile_elements=math.prod(step.pool_window.kernel),
+            has_table=_has_table(tensors.weights(number), device),
+        )
+        for number, step in enumerate(steps)
+    ]
+
+
+def _has_table(record: TensorRecord | None, device: DeviceInfo) -> bool:
+    """Tell whether the device wants decode tables of such codes.
 
     One table does not do for a tensor whose outputs have zero points of their own.
     """
-    record = tensor.record
-    own_zero_points = bool(record.flags & TensorFlag.AFFINE) and record.groups > 1
-    if own_zero_points or record.width_bits > min(device.table_bits, MAX_TABLE_BITS):
-        return 0
-    multiplications = record.rows * math.prod(step.after)
-    return record.width_bits if MACS_A_TABLE_ENTRY << record.width_bits <= multiplications else 0
+    if record is None or (record.flags & TensorFlag.AFFINE and record.groups > 1):
+        return False
+    return record.width_bits <= min(device.table_bits, MAX_TABLE_BITS)
 
 
-def _layer_record(
-    step: _Step, number: int, table_bits: int, parameters: tuple[int, int], placement: Placement
-) -> LayerRecord:
-    kernel, strides, before = _window(step)
+def _place(
+    model: Model,
+    device: DeviceInfo,
+    steps: Sequence[Step],
+    tensors: _Tensors,
+    slots: int | None,
+    *,
+    placement: PlacementKind,
+) -> Placement:
+    """Divide the arena as asked, or say how many bytes are missing at the least."""
+    needs = _needs(steps, tensors, device)
+    available = device.arena_bytes
+    image = image_bytes(len(steps), tensors.records)
+    slot = slot_bytes(math.prod(model.architecture.input_shape), math.prod(steps[-1].after), len(steps))
+    everything = placement == "stream"
+    resident = resident_least(needs, image, slot, slots)
+    fits = resident.total <= available
+    if fits and not everything:
+        return place_resident(needs, image_bytes=image, slot_bytes=slot, slots=slots, available_bytes=available)
+    can_stream = _can_stream(device)
+    streamed = streamed_least(needs, image, slot, slots, everything=everything) if can_stream else None
+    if streamed is None:
+        if fits:  # nothing has weights that could be streamed
+            return place_resident(needs, image_bytes=image, slot_bytes=slot, slots=slots, available_bytes=available)
+        raise does_not_fit(resident, available)
+    if placement == "resident":
+        hint = "let weights travel with each batch, " if streamed.total <= available else ""
+        raise does_not_fit(resident, available, hint=hint)
+    if streamed.total > available:
+        if placement == "auto" and resident.total <= streamed.total:
+            raise does_not_fit(resident, available)
+        raise does_not_fit(streamed, available, streamed=True)
+    return place_streamed(
+        needs,
+        image_bytes=image,
+        slot_bytes=slot,
+        slots=slots,
+        available_bytes=available,
+        everything=everything,
+    )
+
+
+def _can_stream(device: DeviceInfo) -> bool:
+    return bool(device.capabilities & Capability.STREAMED_WEIGHTS)
+
+
+def _image(
+    model: Model, steps: Sequence[Step], tensors: _Tensors, packed: Sequence[PackedTensor], placed: Placement
+) -> bytes:
+    memory = placed.memory
+    header = Header(
+        memory.weights_bytes,
+        len(steps),
+        len(packed),
+        *model.architecture.input_shape,
+        arena_bytes=memory.total_bytes,
+        queue_offset=placed.queue,
+        slots=memory.slots,
+        slot_bytes=memory.queue_bytes // memory.slots,
+        output_offset=placed.outputs[-1],
+        output_count=math.prod(steps[-1].after),
+        streamed_bytes=sum(len(tensor.codes) for tensor in packed if tensor.record.streamed),
+    )
+    layers = [_layer_record(step, number, tensors.indices[number], placed) for number, step in enumerate(steps)]
+    return write_image(header, layers, packed)
+
+
+def _layer_record(step: Step, number: int, parameters: tuple[int, int], placed: Placement) -> LayerRecord:
+    own, pool = step.window, step.pool_window
     return LayerRecord(
         step.kind,
-        Activation.RELU if step.fused else Activation.NONE,
-        *kernel,
-        *strides,
-        *before,
+        Activation.RELU if step.relu else Activation.NONE,
+        *own.kernel,
+        *own.strides,
+        *own.padding,
         *step.before,
         *step.after,
         weights=parameters[0],
         biases=parameters[1],
-        input_offset=placement.output_offsets[number - 1] if number else NO_OFFSET,
-        output_offset=placement.output_offsets[number],
-        table_offset=placement.table_offset if 0 < table_bits <= placement.table_bits else NO_OFFSET,
+        input_offset=placed.outputs[number - 1] if number else NO_OFFSET,
+        output_offset=placed.outputs[number],
+        table_offset=placed.tables[number],
+        pool_kind=step.pool_kind,
+        pool_height=pool.kernel[0],
+        pool_width=pool.kernel[1],
+        pool_stride_y=pool.strides[0],
+        pool_stride_x=pool.strides[1],
+        pool_padding_top=pool.padding[0],
+        pool_padding_left=pool.padding[1],
+        map_height=step.map_shape[0] if step.pool else 0,
+        map_width=step.map_shape[1] if step.pool else 0,
+        tile_offset=placed.tiles[number],
+        batch_stride=placed.strides[number],
     )
 
 
-def _window(step: _Step) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Return kernel, strides and padding before, each (y, x); zeros for layers without a window."""
-    layer = step.layer
-    if not isinstance(layer, Conv2D | MaxPool2D | AveragePool2D):
-        return (0, 0), (0, 0), (0, 0)
-    kernel = layer.kernel_size if isinstance(layer, Conv2D) else layer.pool_size
-    before = (0, 0)
-    if layer.padding == "same":
-        before = (
-            same_padding(step.before[0], kernel[0], layer.strides[0])[0],
-            same_padding(step.before[1], kernel[1], layer.strides[1])[0],
-        )
-    return kernel, layer.strides, before
+def _streamed(tensors: _Tensors, packed: Sequence[PackedTensor], placed: Placement) -> StreamedWeights | None:
+    if not placed.streamed:
+        return None
+    parts = [
+        packed[weights].codes if columns else b""
+        for (weights, _), columns in zip(tensors.indices, placed.chunk_columns, strict=True)
+    ]
+    ends = tuple(itertools.accumulate(len(part) for part in parts))
+    return StreamedWeights(b"".join(parts), ends, placed.memory.slots)

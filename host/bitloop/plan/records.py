@@ -15,20 +15,22 @@ from bitloop.spec import (
     IMAGE_MAGIC,
     IMAGE_VERSION,
     LAYER_RECORD_BYTES,
+    NO_OFFSET,
     TENSOR_RECORD_BYTES,
 )
 
-_HEADER = struct.Struct("<4sHHIHHHHHHHHIIHHIII12s")
-_LAYER = struct.Struct("<BBBBBBBBHHHHHHHHIIII")
-_TENSOR = struct.Struct("<BBBBBBBBhBBIIIIIIIII")
-_NO_RESERVED = bytes(12)
+_HEADER = struct.Struct("<4sHHIHHHHHHHHIIHHIIII8s")
+_LAYER = struct.Struct("<BBBBBBBBHHHHHHHHIIIBxBBBBBBHHII")
+_TENSOR = struct.Struct("<BBBBBBBBhBBIIIIIIIIII")
+_LAYER_RESERVED = 37
+_NO_RESERVED = bytes(8)
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Header:
-    """An image's header; offsets are of the arena, sizes in bytes."""
+    """An image's header; offsets are of the arena; ``streamed_bytes`` of weights travel with each batch."""
 
     image_bytes: int
     layer_count: int
@@ -42,6 +44,7 @@ class Header:
     slot_bytes: int
     output_offset: int
     output_count: int
+    streamed_bytes: int = 0
 
     @property
     def input_shape(self) -> Shape:
@@ -63,7 +66,15 @@ class Header:
                     self.tensor_count,
                 ),
                 *(LAYER_RECORD_BYTES, TENSOR_RECORD_BYTES, *self.input_shape, 0, self.arena_bytes, self.queue_offset),
-                *(self.slots, 0, self.slot_bytes, self.output_offset, self.output_count, _NO_RESERVED),
+                *(
+                    self.slots,
+                    0,
+                    self.slot_bytes,
+                    self.output_offset,
+                    self.output_count,
+                    self.streamed_bytes,
+                    _NO_RESERVED,
+                ),
             ),
         )
 
@@ -82,7 +93,8 @@ class Header:
         (magic, version, header_bytes, image_bytes, layers, tensors, layer_bytes, tensor_bytes, *rest) = (
             _HEADER.unpack_from(data)
         )
-        height, width, channels, reserved1, arena, queue, slots, reserved2, slot_bytes, output, count, reserved3 = rest
+        height, width, channels, reserved1, arena, queue, slots, reserved2, slot_bytes, output, count, *rest = rest
+        streamed, reserved3 = rest
         for found, expected, what in (
             (magic, IMAGE_MAGIC, "magic"),
             (version, IMAGE_VERSION, "version"),
@@ -91,18 +103,23 @@ class Header:
             (tensor_bytes, TENSOR_RECORD_BYTES, "tensor record length"),
             (reserved1, 0, "reserved field at byte 26"),
             (reserved2, 0, "reserved field at byte 38"),
-            (reserved3, _NO_RESERVED, "reserved field at byte 52"),
+            (reserved3, _NO_RESERVED, "reserved field at byte 56"),
         ):
             if found != expected:
                 raise ModelError(f"the image's {what} is {found!r}, expected {expected!r}")
         return cls(
-            image_bytes, layers, tensors, height, width, channels, arena, queue, slots, slot_bytes, output, count
+            *(image_bytes, layers, tensors, height, width, channels, arena, queue),
+            *(slots, slot_bytes, output, count, streamed),
         )
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One operation; offsets are of the arena, ``spec.NO_OFFSET`` and ``spec.NO_INDEX`` mean none."""
+    """One operation; offsets are of the arena, ``spec.NO_OFFSET`` and ``spec.NO_INDEX`` mean none.
+
+    ``pool_kind`` and what follows up to ``tile_offset`` are of a pooling that is fused behind a convolution, 0 without;
+    ``map_height`` and ``map_width`` are then those of the convolution's own output.
+    """
 
     kind: int
     activation: int
@@ -123,6 +140,17 @@ class LayerRecord:
     input_offset: int
     output_offset: int
     table_offset: int
+    pool_kind: int = 0
+    pool_height: int = 0
+    pool_width: int = 0
+    pool_stride_y: int = 0
+    pool_stride_x: int = 0
+    pool_padding_top: int = 0
+    pool_padding_left: int = 0
+    map_height: int = 0
+    map_width: int = 0
+    tile_offset: int = NO_OFFSET
+    batch_stride: int = 0
 
     @property
     def input_shape(self) -> Shape:
@@ -135,23 +163,25 @@ class LayerRecord:
         return self.output_height, self.output_width, self.output_channels
 
     def pack(self) -> bytes:
-        """Return the 40 bytes; ModelError where a value does not fit into its field."""
-        return _packed(_LAYER, "layer record", (*astuple(self), 0))
+        """Return the 56 bytes; ModelError where a value does not fit into its field."""
+        return _packed(_LAYER, "layer record", astuple(self))
 
     @classmethod
     def unpack(cls, data: bytes, offset: int, what: str) -> LayerRecord:
         """Read the record at ``offset``; ModelError, beginning with ``what``, where the reserved field is not 0."""
-        *values, reserved = _LAYER.unpack_from(data, offset)
+        reserved = data[offset + _LAYER_RESERVED]
         if reserved:
             raise ModelError(f"{what}: the reserved field is {reserved}, expected 0")
-        return cls(*values)
+        return cls(*_LAYER.unpack_from(data, offset))
 
 
 @dataclass(frozen=True)
 class TensorRecord:
     """One tensor; offsets are of the image, ``spec.NO_OFFSET`` means none.
 
-    ``bias`` is the exponent bias of floats and the fraction bits of integers.
+    ``bias`` is the exponent bias of floats and the fraction bits of integers. A tensor with ``chunk_columns`` is
+    streamed: ``row_bytes`` and ``data_bytes`` are then of a whole chunk, ``data_offset`` is its place in the arena, and
+    ``crc`` is over all chunks.
     """
 
     format_kind: int
@@ -173,18 +203,22 @@ class TensorRecord:
     scales_offset: int
     zero_points_offset: int
     groups: int
+    chunk_columns: int = 0
+    crc: int = 0
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the data travel with each batch instead of lying in the image."""
+        return self.chunk_columns != 0
 
     def pack(self) -> bytes:
-        """Return the 48 bytes; ModelError where a value does not fit into its field."""
-        return _packed(_TENSOR, "tensor record", (*astuple(self), 0))
+        """Return the 52 bytes; ModelError where a value does not fit into its field."""
+        return _packed(_TENSOR, "tensor record", astuple(self))
 
     @classmethod
-    def unpack(cls, data: bytes, offset: int, what: str) -> TensorRecord:
-        """Read the record at ``offset``; ModelError, beginning with ``what``, where the reserved field is not 0."""
-        *values, reserved = _TENSOR.unpack_from(data, offset)
-        if reserved:
-            raise ModelError(f"{what}: the reserved field is {reserved}, expected 0")
-        return cls(*values)
+    def unpack(cls, data: bytes, offset: int) -> TensorRecord:
+        """Read the record at ``offset``."""
+        return cls(*_TENSOR.unpack_from(data, offset))
 
 
 def align4(size: int) -> int:

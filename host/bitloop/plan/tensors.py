@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -39,8 +41,8 @@ class PackedTensor:
     """A tensor ready for an image.
 
     Attributes:
-        record: its record; the three offsets are filled in when the image is written.
-        codes: rows of packed codes.
+        record: its record; offsets of what the image holds are filled in when it is written.
+        codes: rows of packed codes; where they are streamed, those of one chunk after another.
         scales: binary32 numbers, or nothing.
         zero_points: i32 numbers, or nothing.
     """
@@ -53,33 +55,31 @@ class PackedTensor:
     @property
     def parts(self) -> tuple[bytes, bytes, bytes]:
         """What an image holds of it, in this order, each at a multiple of 4."""
-        return self.codes, self.scales, self.zero_points
+        return b"" if self.record.streamed else self.codes, self.scales, self.zero_points
 
     def placed(self, data: int, scales: int, zero_points: int) -> TensorRecord:
-        """Return the record with the offsets of the parts that exist."""
+        """Return the record with the offsets of the parts that exist; a chunk's place in the arena stays."""
         return replace(
             self.record,
-            data_offset=data,
+            data_offset=self.record.data_offset if self.record.streamed else data,
             scales_offset=scales if self.scales else NO_OFFSET,
             zero_points_offset=zero_points if self.zero_points else NO_OFFSET,
         )
 
 
-def pack_tensor(tensor: QuantizedTensor, ternary_packing: Packing) -> PackedTensor:
-    """Lay a tensor of a MODEL out for an image.
+def tensor_record(tensor: QuantizedTensor, ternary_packing: Packing) -> TensorRecord:
+    """Describe a tensor of a MODEL as it would lie in an image, all offsets unset.
 
     Args:
         tensor: dense weights (in, out), convolution weights (ky, kx, in, out) or biases (out,).
         ternary_packing: how the device wants ternary codes; all others are packed as bits.
-
-    Returns:
-        What an image holds; a :class:`QuantizedTensor` has none but finite codes, scales and zero points.
     """
     fmt = tensor.format
     columns = tensor.shape[-1]
-    codes = np.asarray(tensor.codes, np.uint32).reshape(-1, columns)
+    rows = tensor.codes.size // columns
     packing = ternary_packing if fmt.kind is FormatKind.TERNARY else Packing.BITS
-    record = TensorRecord(
+    row_bytes = packed_bytes(columns, fmt.width_bits, packing)
+    return TensorRecord(
         format_kind=fmt.kind,
         width_bits=fmt.width_bits,
         exponent_bits=fmt.exponent_bits,
@@ -91,18 +91,63 @@ def pack_tensor(tensor: QuantizedTensor, ternary_packing: Packing) -> PackedTens
         bias=fmt.bias if fmt.is_float else fmt.fraction_bits,
         scale_kind=tensor.scale,
         granularity=tensor.granularity if tensor.groups else Granularity.TENSOR,
-        rows=len(codes),
+        rows=rows,
         columns=columns,
-        row_bytes=packed_bytes(columns, fmt.width_bits, packing),
+        row_bytes=row_bytes,
         data_offset=NO_OFFSET,
-        data_bytes=len(codes) * packed_bytes(columns, fmt.width_bits, packing),
+        data_bytes=rows * row_bytes,
         scales_offset=NO_OFFSET,
         zero_points_offset=NO_OFFSET,
         groups=tensor.groups,
     )
+
+
+def pack_tensor(
+    tensor: QuantizedTensor, ternary_packing: Packing, *, chunk_columns: int = 0, chunk_offset: int = NO_OFFSET
+) -> PackedTensor:
+    """Lay a tensor of a MODEL out for an image, or for the stream beside it.
+
+    Args:
+        tensor: as in :func:`tensor_record`; it has none but finite codes, scales and zero points.
+        ternary_packing: as there.
+        chunk_columns: outputs a chunk if the tensor is streamed, else 0.
+        chunk_offset: where in the arena a streamed tensor's chunk lies.
+    """
+    record = tensor_record(tensor, ternary_packing)
+    codes = np.asarray(tensor.codes, np.uint32).reshape(-1, record.columns)
+    if chunk_columns:
+        record = replace(part_record(record, chunk_columns), columns=record.columns, chunk_columns=chunk_columns)
+        packed = b"".join(
+            pack_rows(codes[:, first : first + chunk.columns], chunk) for first, chunk in chunk_records(record)
+        )
+        record = replace(record, data_offset=chunk_offset, crc=zlib.crc32(packed))
+    else:
+        packed = pack_rows(codes, record)
     scales = np.asarray([] if tensor.scales is None else tensor.scales, "<f4")
     zero_points = np.asarray([] if tensor.zero_points is None else tensor.zero_points, "<i4")
-    return PackedTensor(record, pack_rows(codes, record), scales.tobytes(), zero_points.tobytes())
+    return PackedTensor(record, packed, scales.tobytes(), zero_points.tobytes())
+
+
+def part_record(record: TensorRecord, columns: int) -> TensorRecord:
+    """Describe so many columns of a tensor as a tensor of its own, which is what a chunk is."""
+    row_bytes = packed_bytes(columns, record.width_bits, Packing(record.packing))
+    return replace(
+        record, columns=columns, row_bytes=row_bytes, data_bytes=record.rows * row_bytes, chunk_columns=0, crc=0
+    )
+
+
+def chunk_records(record: TensorRecord) -> Iterator[tuple[int, TensorRecord]]:
+    """Yield the chunks of a streamed tensor in order, each with the number of its first column."""
+    for first in range(0, record.columns, record.chunk_columns):
+        yield first, part_record(record, min(record.chunk_columns, record.columns - first))
+
+
+def streamed_bytes(record: TensorRecord, chunk_columns: int) -> int:
+    """Return the bytes of all chunks of a tensor, with so many columns a chunk."""
+    width, packing = record.width_bits, Packing(record.packing)
+    whole, rest = divmod(record.columns, chunk_columns)
+    row_bytes = whole * packed_bytes(chunk_columns, width, packing) + packed_bytes(rest, width, packing)
+    return record.rows * row_bytes
 
 
 def pack_rows(codes: Codes, record: TensorRecord) -> bytes:
@@ -190,6 +235,11 @@ def check_zero_points(zero_points: npt.NDArray[np.int32], record: TensorRecord, 
         raise ModelError(f"{what}: the zero point of group {group} is {zero_points[group]}, out of {low} to {high}")
 
 
+def codes_a_step(record: TensorRecord) -> int:
+    """Return after how many codes a row is at a byte again: so many columns, or a multiple, waste no bits."""
+    return TRITS_PER_BYTE if record.packing == Packing.TRITS else 8 // math.gcd(8, record.width_bits)
+
+
 def _flags(fmt: Format, *, affine: bool) -> TensorFlag:
     flags = TensorFlag(0)
     if fmt.signed:
@@ -202,7 +252,7 @@ def _flags(fmt: Format, *, affine: bool) -> TensorFlag:
 
 
 def _codes_a_step(packing: Packing) -> int:
-    """Codes after which any packing is at a byte again."""
+    """Return after how many codes, whatever their width, a packing is at a byte again."""
     return TRITS_PER_BYTE if packing is Packing.TRITS else 8
 
 
