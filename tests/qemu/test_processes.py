@@ -101,9 +101,11 @@ def test_ctrl_c_in_a_run_keeps_what_was_measured_and_leaves_no_emulator(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         emulators = children_of(process.pid)
+        sessions = [os.getsid(each) for each in emulators]
         os.killpg(process.pid, signal.SIGINT)
         process.wait(START_S)
         assert emulators
+        assert process.pid not in sessions  # nor is it in the group that the signal went to
         assert gone(*emulators)
     record = read_record(tmp_path / "run" / "run.json")
     assert (record.status, record.exit_code) == ("interrupted", 130)

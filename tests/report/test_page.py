@@ -17,7 +17,7 @@ import pytest
 
 from bitloop.bench.record import RunRecord, read_record
 from bitloop.errors import DataError
-from bitloop.report import words
+from bitloop.report import plots, words
 from bitloop.report.images import png
 from bitloop.report.page import load_run, render, write_report
 
@@ -234,3 +234,17 @@ def test_durations_in_words(value: float, text: str) -> None:
 )
 def test_shares_in_words_carry_the_digits_that_their_number_allows(value: float, total: int | None, text: str) -> None:
     assert words.percent(value, total=total) == text
+
+
+def test_ticks_of_an_emulator_are_drawn_as_instructions(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "latency_histogram", lambda values, **_: drawn.append(values) or "")
+    record, samples = load_run(runs["exact"])
+    assert record.latency is not None
+    render(record, samples)
+    emulated = dataclasses.replace(record, latency=dataclasses.replace(record.latency, units_per_tick=0.5))
+    page = render(emulated, samples)
+    ticks = np.array([sample.ticks for sample in samples])
+    assert (drawn[0] == ticks).all()
+    assert (np.abs(drawn[1] - ticks / 2) <= 0.5).all()
+    assert "a tick is 0.5 instructions, and figures are rounded to whole ones" in page

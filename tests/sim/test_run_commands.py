@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
 from bitloop.bench.record import read_record
 from bitloop.data.dataset import Dataset
+from bitloop.link.urls import protocol_qemu
 from bitloop.monitor import Monitor
 
 from .conftest import Command
@@ -84,7 +86,7 @@ def test_report_is_made_again_in_every_form(bitloop: Command, model_file: Path, 
 
 
 def test_demo_does_the_main_job(bitloop: Command, tmp_path: Path) -> None:
-    outcome = bitloop("demo", "--limit", "30", "--out", str(tmp_path / "demo"))
+    outcome = bitloop("demo", "--without-qemu", "--limit", "30", "--out", str(tmp_path / "demo"))
     assert outcome.code == 0
     assert outcome.out.count("EXACT: 30 of 30 logit vectors bit-identical") == 3
     assert "host nanoseconds (simulated device)" in outcome.out
@@ -94,12 +96,31 @@ def test_demo_does_the_main_job(bitloop: Command, tmp_path: Path) -> None:
         record = read_record(path / "run.json")
         assert (path / "report.html").exists()
         assert [opening.reason for opening in record.vault] == ["demo"]
-    assert bitloop("demo", "--limit", "30", "--out", str(tmp_path / "demo")).code == 2
+    assert bitloop("demo", "--without-qemu", "--limit", "30", "--out", str(tmp_path / "demo")).code == 2
+
+
+def test_demo_without_an_emulator_says_how_to_get_one(
+    bitloop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol_qemu, "shutil", SimpleNamespace(which=lambda name: None))
+    outcome = bitloop("demo", "--limit", "5", "--out", str(tmp_path / "demo"))
+    assert outcome.code == 0
+    said = " ".join(outcome.err.split())
+    assert "not in an emulator of a real chip (qemu://stm32f405 needs qemu-system-arm, which is not here;" in said
+    assert "scripts/demo --with-qemu installs what qemu://stm32f405 needs" in said
+    assert not (tmp_path / "demo" / "stm32f405").exists()
+    wanted = bitloop("demo", "--with-qemu", "--limit", "5", "--out", str(tmp_path / "wanted"))
+    assert wanted.code == 8
+    assert "qemu-system-arm" in wanted.err
+    assert not (tmp_path / "wanted").exists()
+    other = bitloop("demo", "--device", "sim://native?arena=1M", "--limit", "5", "--out", str(tmp_path / "other"))
+    assert other.code == 0
+    assert "qemu" not in other.err  # with a device of one's own nobody asked for another
 
 
 def test_demo_exits_with_3_when_the_device_is_wrong(bitloop: Command, tmp_path: Path) -> None:
     url = "sim://native?fault=layer:0,ulp:1"
-    outcome = bitloop("demo", "--limit", "10", "--device", url, "--out", str(tmp_path / "demo"))
+    outcome = bitloop("demo", "--without-qemu", "--limit", "10", "--device", url, "--out", str(tmp_path / "demo"))
     assert outcome.code == 3
     assert "DISAGREE" in outcome.err
 
@@ -118,7 +139,7 @@ def test_demo_says_loudly_when_mnist_cannot_be_had(
         return load(name)
 
     monkeypatch.setattr(select, "load", without_mnist)
-    outcome = bitloop("demo", "--limit", "20", "--out", str(tmp_path / "demo"))
+    outcome = bitloop("demo", "--without-qemu", "--limit", "20", "--out", str(tmp_path / "demo"))
     assert outcome.code == 0
     assert "warning: MNIST cannot be had: no mirror answered" in outcome.err
     assert "digits" in outcome.err

@@ -47,7 +47,15 @@ TOOLCHAINS: tuple[Toolchain, ...] = (
         ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"),
         (("libc.a", "libnewlib-arm-none-eabi"),),
         (),
-        ("qemu_stm32f405", "qemu_stm32f100"),
+        (
+            "qemu_stm32f405",
+            "qemu_stm32f100",
+            "nucleo_f446re",
+            "nucleo_f401re",
+            "nucleo_f411re",
+            "disco_f407vg",
+            "bluepill_f103c8",
+        ),
     ),
     Toolchain(
         "riscv",

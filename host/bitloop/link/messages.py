@@ -306,7 +306,8 @@ MESSAGES: dict[int, type[Message]] = {
     for cls in (
         HelloRequest, Hello, EchoRequest, Echo, StatsRequest, Stats, Log, Error,
         UploadBegin, UploadReady, UploadData, UploadAck, UploadEnd, UploadDone,
-        RunBegin, RunReady, RunData, StreamData, RunCredit, Result, RunAck, RunEnd, RunDone, ReadActivation, ActivationData,
+        RunBegin, RunReady, RunData, RunCredit, Result, RunAck, RunEnd, RunDone, ReadActivation, ActivationData,
+        StreamData,
     )
 }  # fmt: skip
 """Every message by its type."""
