@@ -31,6 +31,7 @@ from bitloop.network.network import Network, load_network
 from bitloop.quantize import blm
 from bitloop.quantize.apply import quantize as quantize_network
 from bitloop.quantize.model import Model
+from bitloop.quantize.packed import PACKED_MODELS
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.report.page import write_report
 from bitloop.simulate.reference import simulate as simulate_model
@@ -48,12 +49,13 @@ def load(source: str | Path) -> Network:
 
 
 def load_model(path: str | Path) -> Model:
-    """Load a MODEL (``.blm``).
+    """Load a MODEL: a ``.blm`` file, or the name of one that comes with bitloop (``bitopt2018-e3m1``).
 
     Raises:
         ModelError: it is missing or damaged.
     """
-    return blm.load(path)
+    packed = PACKED_MODELS.get(str(path))
+    return blm.load(path if packed is None else packed.path)
 
 
 def save(model: Model, path: str | Path) -> None:

@@ -41,7 +41,7 @@ def load_model(
     """Read a MODEL, or quantize a network on the fly.
 
     Args:
-        source: a ``.blm`` file; or a network of the zoo, a ``.npz``, ``.keras`` or ``.tflite`` file.
+        source: a ``.blm`` file or the name of a packed MODEL; or a network of the zoo, a ``.npz``, ``.keras`` or ``.tflite`` file.
         weights: tensor spec for a network's weights; None is fp32.
         biases: the same for biases; None follows from the weights.
         overrides: texts such as ``dense1.weights=int4``.
@@ -52,13 +52,15 @@ def load_model(
         BitloopError: it cannot be read or quantized.
     """
     from bitloop.quantize import blm  # noqa: PLC0415 - numpy
+    from bitloop.quantize.packed import PACKED_MODELS  # noqa: PLC0415 - numpy
 
-    if Path(source).suffix.lower() == MODEL_SUFFIX:
+    packed = PACKED_MODELS.get(source)
+    if packed is not None or Path(source).suffix.lower() == MODEL_SUFFIX:
         if weights is not None or biases is not None or overrides:
             raise UsageError(
                 f"{source} is quantized already: leave out --weights, --biases and --set, or name a network instead"
             )
-        return blm.load(source)
+        return blm.load(source if packed is None else packed.path)
     if pixel_range != 1 and Path(source).suffix.lower() not in FOREIGN_SUFFIXES:
         raise UsageError(f"--pixel-range is for {' and '.join(FOREIGN_SUFFIXES)} files; {source} takes pixels up to 1")
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
