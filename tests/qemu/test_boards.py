@@ -12,6 +12,7 @@ import pytest
 from bitloop.bench import checks
 from bitloop.bench.journal import read_samples
 from bitloop.bench.run import RunOptions, run
+from bitloop.boards import BOARDS as CATALOGUE
 from bitloop.data.dataset import Images
 from bitloop.errors import DoesNotFitError
 from bitloop.firmware.build import firmware_elf
@@ -24,7 +25,9 @@ from .conftest import TIMING
 Models = Callable[..., Model]
 UrlOf = Callable[[str], str]
 
-BOARDS = ("stm32f405", "stm32f100", "rv32imc", "lx106", "mega2560")
+MANIFESTS = Path(__file__).resolve().parents[2] / "device/platforms/bitloop/boards"
+BOARDS = [each.name for each in CATALOGUE if each.emulator and (MANIFESTS / f"{each.environment}.json").is_file()]
+"""The emulated boards that have a port."""
 IMAGES = 6
 OPTIONS = RunOptions(warm_up_images=1)
 
@@ -32,6 +35,10 @@ OPTIONS = RunOptions(warm_up_images=1)
 @pytest.fixture(params=BOARDS)
 def board(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def test_no_board_is_forgotten() -> None:
+    assert {"stm32f405", "stm32f100"} <= set(BOARDS)
 
 
 def test_a_run_is_exact_and_two_agree_within_a_tick(
@@ -98,9 +105,9 @@ def test_the_arena_is_capped_and_what_does_not_fit_is_refused(board: str, url_of
         info = session.connect()
         assert info.arena_bytes == 3000
         small = models("mlp8k", "binary")
-        assert plan(small, info).memory.total_bytes <= 3000
+        assert plan(small, info, placement="resident").memory.total_bytes <= 3000
         with pytest.raises(DoesNotFitError, match=r"which has 3000: \d+ bytes are missing") as caught:
-            plan(models("mlp8k", "int8:channel"), info)
+            plan(models("mlp8k", "int8:channel"), info, placement="resident")
         assert caught.value.missing_bytes == caught.value.needed_bytes - 3000 > 0
 
 

@@ -41,7 +41,8 @@ def load_model(
     """Read a MODEL, or quantize a network on the fly.
 
     Args:
-        source: a ``.blm`` file or the name of a packed MODEL; or a network of the zoo, a ``.npz``, ``.keras`` or ``.tflite`` file.
+        source: a ``.blm`` file or the name of a packed MODEL; or a network of the zoo, a ``.npz``, ``.keras`` or
+            ``.tflite`` file.
         weights: tensor spec for a network's weights; None is fp32.
         biases: the same for biases; None follows from the weights.
         overrides: texts such as ``dense1.weights=int4``.

@@ -6,6 +6,7 @@ all else that the outcome follows from (device/platforms/bitloop/identity.py). W
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -13,7 +14,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -92,12 +93,11 @@ def is_current(environment: str) -> bool:
     project = find.project()
     folder = project.build_dir(environment)
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        wanted = _identity(project.device).stamp(project.device, project.folder, environment)
     except (OSError, ValueError):
         return False
-    return (folder / ELF).is_file() and stamp == _identity(project.device).stamp(
-        project.device, project.folder, environment
-    )
+    return (folder / ELF).is_file() and bool(found == wanted)
 
 
 def refuse_if_missing(environment: str) -> None:
@@ -164,15 +164,23 @@ def _environment(project: find.Project) -> dict[str, str]:
     }
 
 
-def _locked(project: find.Project) -> FileLock:
-    project.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(project.lock)
+@contextlib.contextmanager
+def _locked(project: find.Project) -> Iterator[None]:
+    lock = FileLock(project.lock, timeout=_LOCK_TIMEOUT_S)
     try:
-        lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        project.lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         message = f"another process has been building for {_LOCK_TIMEOUT_S:.0f} s: it holds {project.lock}; end it"
         raise ToolchainError(message) from error
-    return lock
+    except OSError as error:
+        raise ToolchainError(
+            f"{project.lock} cannot be written: {error}; firmware is built below that folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _last_words(output: str) -> str:

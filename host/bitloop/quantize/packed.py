@@ -34,9 +34,10 @@ class PackedModel:
     @property
     def commands(self) -> tuple[str, str]:
         """The commands that make it again: training, then quantization."""
+        formats = f"--weights {self.weights} --biases {self.biases}"
         return (
             zoo_entry(self.network).train_command,
-            f"bitloop quantize {self.network}.npz --weights {self.weights} --biases {self.biases} --out {self.name}.blm",
+            f"bitloop quantize {self.network}.npz {formats} --out {self.name}.blm",
         )
 
 
