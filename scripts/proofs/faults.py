@@ -28,9 +28,9 @@ class Fault:
 
 
 FAULTS = (
-    Fault("one ULP, first layer", "layer:0,ulp:1,element:2808", "conv1"),
-    Fault("one ULP, second convolution", "layer:2,ulp:1,element:960", "conv2"),
-    Fault("one ULP, last layer", "layer:4,ulp:1,element:3", "dense1"),
+    Fault("one ULP, first layer", "layer:0,ulp:1,element:672", "conv1"),
+    Fault("one ULP, second convolution", "layer:1,ulp:1,element:192", "conv2"),
+    Fault("one ULP, last layer", "layer:2,ulp:1,element:3", "dense1"),
     Fault("one ULP that no logit shows", "layer:0,ulp:1,element:5", "conv1", reaches_logits=False),
     Fault("one bit of one weight code", "code:0,element:3,bit:1", "conv1"),
     Fault("one bit of one weight code, last layer", "code:4,element:1203,bit:0", "dense1"),

@@ -250,7 +250,7 @@ def test_resident_only():
     assert "image 676, activations 80, queue 1 x 44" in str(refused.value)
     with pytest.raises(DoesNotFitError) as refused:
         two(400, placement="resident")
-    assert "let weights travel" not in str(refused.value)
+    assert "travel" not in str(refused.value)
 
 
 def test_a_device_that_takes_no_streamed_weights():
@@ -259,8 +259,10 @@ def test_a_device_that_takes_no_streamed_weights():
         with pytest.raises(DoesNotFitError) as refused:
             plan(model_of(TWO, "int16"), device, placement=placement)
         assert refused.value.missing_bytes == TWO_BYTES - 700
-        assert "let weights travel" not in str(refused.value)
-    with pytest.raises(UsageError, match=r"the device \(native\) takes no streamed weights; .* keep the weights on it"):
+        assert "travel" not in str(refused.value)
+    with pytest.raises(
+        UsageError, match=r"the device \(native\) takes no streamed weights; flash a newer firmware, or keep"
+    ):
         plan(model_of(TWO, "int16"), device, placement="stream")
 
 

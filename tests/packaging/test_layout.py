@@ -27,7 +27,6 @@ ALLOWED: dict[str, set[str]] = {
     "firmware": LEAVES | {"boards", "native"},
     "link": LEAVES | {"hello", "boards", "native", "firmware"},
     "boards": LEAVES | {"hello"},
-    "firmware": LEAVES | {"boards", "native"},
     "bench": LEAVES
     | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native"},
     "report": LEAVES | {"bench", "numeric"},
