@@ -16,12 +16,12 @@ import numpy as np
 
 HELLO_REQUEST, ECHO_REQUEST, STATS_REQUEST = 0x01, 0x02, 0x30
 UPLOAD_BEGIN, UPLOAD_DATA, UPLOAD_END = 0x10, 0x11, 0x12
-RUN_BEGIN, RUN_DATA, RUN_ACK, RUN_END, READ_ACTIVATION = 0x20, 0x21, 0x22, 0x23, 0x24
+RUN_BEGIN, RUN_DATA, RUN_ACK, RUN_END, READ_ACTIVATION, STREAM_DATA = 0x20, 0x21, 0x22, 0x23, 0x24, 0x50
 HELLO, ECHO, STATS, LOG, ERROR = 0x81, 0x82, 0xB0, 0xC0, 0xFF
 UPLOAD_READY, UPLOAD_ACK, UPLOAD_DONE = 0x90, 0x91, 0x92
 RUN_READY, RUN_CREDIT, RESULT, RUN_DONE, ACTIVATION = 0xA0, 0xA1, 0xA2, 0xA3, 0xA4
-NO_MEMORY, BAD_HASH, BAD_LENGTH, BAD_TYPE, BAD_STATE, BAD_PROTOCOL, NO_MODEL, BAD_ARGUMENT = (
-    -17, -5, -3, -33, -35, -37, -38, -39,
+NO_MEMORY, BAD_HASH, BAD_LENGTH, BAD_TYPE, BAD_STATE, BAD_PROTOCOL, NO_MODEL, BAD_ARGUMENT, BAD_CRC = (
+    -17, -5, -3, -33, -35, -37, -38, -39, -4,
 )  # fmt: skip
 
 
@@ -71,21 +71,24 @@ def decode(chunk: bytes) -> tuple[int, int, int, bytes] | None:
     return (*struct.unpack("<BBH", content[:4]), content[4:-4])
 
 
-def make_image(shape=(4, 5, 1), layers=3, logits=10, payload=200, seed=0) -> bytes:
+def make_image(shape=(4, 5, 1), layers=3, logits=10, payload=200, seed=0, *, slots=4, streamed=0) -> bytes:
     """A header as docs/model.md has it, then noise for a payload."""
     length = 64 + payload + 4
     head = struct.pack(
-        "<4sHHIHHHHHHHHIIHHIII", b"BLI1", 1, 64, length, layers, 0, 40, 48, *shape, 0, 0, 0, 4, 0, 0, 0, logits
-    )
+        "<4sHHIHHHHHHHHIIHHIIII", b"BLI1", 2, 64, length, layers, 0, 56, 52, *shape, 0, 0, 0, slots, 0, 0, 0, logits,
+        streamed,
+    )  # fmt: skip
     content = head.ljust(64, b"\0") + random.Random(seed).randbytes(payload)
     return content + struct.pack("<I", zlib.crc32(content))
 
 
-def compute(pixels: np.ndarray, logits: int) -> np.ndarray:
-    """Logits of one image: each depends on every pixel and its place."""
+def compute(pixels: np.ndarray, logits: int, weights: bytes = b"") -> np.ndarray:
+    """Logits of one image: each depends on every pixel and its place, and on every byte of streamed weights."""
     values = pixels.astype(np.int64).ravel()
     places = np.arange(1, values.size + 1)
-    return np.array([np.sum(values * (places * (k + 3) % 101)) % 9973 for k in range(logits)], dtype=np.float32) / 7
+    seed = zlib.crc32(weights) % 9973 if weights else 0
+    sums = [(np.sum(values * (places * (k + 3) % 101)) + seed * (k + 1)) % 9973 for k in range(logits)]
+    return np.array(sums, dtype=np.float32) / 7
 
 
 @dataclass
@@ -95,6 +98,7 @@ class FakeDevice:
     arena_bytes: int = 65536
     slots: int = 4
     image_s: float = 0.0
+    chunks: tuple[tuple[int, int], ...] = ()  # of streamed weights: (layer, bytes), in order
     boot_count: int = 1
     protocol_major: int = 1
     extra_hello: list[tuple[int, bytes]] = field(default_factory=list)
@@ -158,7 +162,8 @@ class FakeDevice:
     def handle(self, kind: int, sequence: int, session: int, body: bytes) -> None:
         names = {HELLO_REQUEST: "hello", ECHO_REQUEST: "echo", STATS_REQUEST: "stats", UPLOAD_BEGIN: "upload_begin",
                  UPLOAD_DATA: "upload_data", UPLOAD_END: "upload_end", RUN_BEGIN: "run_begin", RUN_DATA: "run_data",
-                 RUN_ACK: "run_ack", RUN_END: "run_end", READ_ACTIVATION: "read_activation"}  # fmt: skip
+                 RUN_ACK: "run_ack", RUN_END: "run_end", READ_ACTIVATION: "read_activation",
+                 STREAM_DATA: "stream_data"}  # fmt: skip
         if kind == HELLO_REQUEST:
             self.session = session
         if kind not in names:
@@ -238,6 +243,11 @@ class FakeDevice:
         if stop != 0xFFFF and stop >= self.layers:
             self.error(RUN_BEGIN, sequence, BAD_ARGUMENT, 2)
             return
+        if self.chunks and mode != 0:
+            self.error(RUN_BEGIN, sequence, BAD_ARGUMENT, 0)
+            return
+        self.number, self.asked, self.weights, self.computing = 0, 0, b"", False
+        self.sizes = [size for layer, size in self.chunks if layer <= stop]
         self.run, self.timing, self.stops = True, mode == 0, stop != 0xFFFF
         self.run_slots = 1 if self.stops else self.slots
         self.stream = bytearray()
@@ -257,7 +267,10 @@ class FakeDevice:
         self.limit = min(self.acknowledged + self.run_slots, self.images) * self.pixels
 
     def credit(self, sequence: int) -> None:
-        self.send(RUN_CREDIT, sequence, struct.pack("<III", len(self.stream), self.limit, len(self.records)))
+        body = struct.pack("<III", len(self.stream), self.limit, len(self.records))
+        if self.chunks:
+            body += struct.pack("<III", self.number, len(self.weights), sum(self.sizes[: self.asked]))
+        self.send(RUN_CREDIT, sequence, body)
 
     def on_run_data(self, sequence: int, body: bytes) -> None:
         if not self.run:
@@ -266,6 +279,16 @@ class FakeDevice:
         (offset,) = struct.unpack("<I", body[:4])
         if offset == len(self.stream):
             self.stream += body[4 : 4 + self.limit - len(self.stream)]
+        self.credit(sequence)
+
+    def on_stream_data(self, sequence: int, body: bytes) -> None:
+        if not self.run:
+            self.error(STREAM_DATA, sequence, BAD_STATE)
+            return
+        number, offset = struct.unpack("<II", body[:8])
+        assert number <= self.number, "the host streams a pass that nobody asked for"
+        if number == self.number and offset == len(self.weights):
+            self.weights += body[8 : 8 + sum(self.sizes[: self.asked]) - offset]
         self.credit(sequence)
 
     def on_run_ack(self, sequence: int, body: bytes) -> None:
@@ -299,6 +322,9 @@ class FakeDevice:
     def work(self, now: float) -> None:
         if not self.run:
             return
+        if self.chunks and len(self.stream) == self.limit and len(self.records) * self.pixels < self.limit:
+            self.work_streamed(now)
+            return
         done = len(self.records)
         full = len(self.stream) // self.pixels
         batch_full = not self.timing or len(self.stream) == self.limit
@@ -314,14 +340,33 @@ class FakeDevice:
             self.sent += count
             if self.sent < len(self.records):
                 self.work(now)
-        elif len(self.records) * self.pixels < len(self.stream) // self.pixels * self.pixels and now >= self.busy_until:
+        elif done < full and batch_full and now >= self.busy_until:
             self.work(now)
+
+    def work_streamed(self, now: float) -> None:
+        """A batch: ask for a chunk, compute it for all images, ask for the next one."""
+        done, end = len(self.records), self.limit // self.pixels
+        if len(self.weights) < sum(self.sizes[: self.asked]):
+            return
+        if self.asked and self.image_s and not self.computing:
+            self.computing = True
+            self.busy_until = now + self.image_s * (end - done)
+            return
+        self.computing = False
+        if self.asked < len(self.sizes):
+            self.asked += 1
+            self.credit(0)
+            return
+        for index in range(done, end):
+            self.compute_one(index)
+        self.number, self.asked, self.weights = self.number + 1, 0, b""
+        self.work(now)
 
     def compute_one(self, index: int) -> None:
         self.computed_total += 1
         pixels = np.frombuffer(bytes(self.stream[index * self.pixels : (index + 1) * self.pixels]), np.uint8)
-        logits = compute(pixels, self.logits)
-        self.activation = compute(pixels[::-1], 3 * self.logits)
+        logits = compute(pixels, self.logits, self.weights)
+        self.activation = compute(pixels[::-1], 3 * self.logits, self.weights)
         label = 0 if self.stops else int(np.argmax(logits))
         record = struct.pack("<HHQ", label, 0, int(pixels.sum()) + (1 << 33))
         if self.outputs & 1 and not self.stops:

@@ -31,6 +31,10 @@ BY_HAND = [
     (m.RunData(784, b"\x01"), "10030000 01"),
     (m.StreamData(2, 784, b"\x01"), "02000000 10030000 01"),
     (m.RunCredit(784, 1568, 1), "10030000 20060000 01000000"),
+    (
+        m.RunCredit(784, 1568, 1, m.WeightsCredit(2, 3, 0x04030201)),
+        "10030000 20060000 01000000 02000000 03000000 01020304",
+    ),
     (m.Result(7, 1, b"\x09"), "07000000 01 00 09"),
     (m.RunAck(7, 1), "07000000 01"),
     (m.RunEnd(), ""),
@@ -53,7 +57,18 @@ def test_bodies_written_by_hand(message, by_hand):
     assert type(message).decode(body) == message
 
 
-@pytest.mark.parametrize("cls", m.MESSAGES.values(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("size", range(60))
+def test_credit_tells_of_weights_or_does_not(size):
+    if size in (12, 24):
+        assert (m.RunCredit.decode(bytes(size)).weights is None) == (size == 12)
+    else:
+        with pytest.raises(ProtocolError, match=f"RUN_CREDIT has a body of {size} bytes, expected 12, or 24"):
+            m.RunCredit.decode(bytes(size))
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in m.MESSAGES.values() if cls is not m.RunCredit], ids=lambda cls: cls.__name__
+)
 @given(body=st.binary(max_size=60))
 def test_any_body_is_read_or_refused(cls, body):
     size = cls.LAYOUT.size

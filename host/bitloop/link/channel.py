@@ -31,7 +31,10 @@ MAX_RETRY_S = 1.0
 
 @dataclass
 class Counters:
-    """What crossed the line since the session was opened; bytes are encoded ones, as they travelled."""
+    """What crossed the line since the session was opened; bytes are encoded ones, as they travelled.
+
+    ``streamed_bytes`` are those of ``bytes_up`` that carried weights with a batch of images.
+    """
 
     bytes_up: int = 0
     bytes_down: int = 0
@@ -44,6 +47,7 @@ class Counters:
     stale_frames: int = 0
     raw_bytes: int = 0
     log_frames: int = 0
+    streamed_bytes: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Give all counters by name."""
@@ -118,6 +122,8 @@ class Channel:
         self._out.append(encoded)
         self.counters.frames_up += 1
         self.counters.bytes_up += len(encoded)
+        if message.TYPE == MessageType.STREAM_DATA:
+            self.counters.streamed_bytes += len(encoded)
         return Posted(self._sequence, len(encoded))
 
     def flush(self) -> None:

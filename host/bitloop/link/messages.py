@@ -231,14 +231,52 @@ class StreamData(Message):
 
 
 @dataclass(frozen=True)
+class WeightsCredit:
+    """The pass that the device is in, the next offset in it that it expects, and how far weights may be sent."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<III")
+    pass_number: int
+    next: int
+    limit: int
+
+
+@dataclass(frozen=True)
 class RunCredit(Message):
-    """The next offset that the device expects, how far pixels may be sent, and how many results are done."""
+    """The next offset that the device expects, how far pixels may be sent, and how many results are done.
+
+    If the image's weights are streamed, the same of these stands behind.
+    """
 
     TYPE = MessageType.RUN_CREDIT
     LAYOUT = struct.Struct("<III")
     next: int
     limit: int
     results_done: int
+    weights: WeightsCredit | None = None
+
+    def encode(self) -> bytes:
+        """Give the body of a frame."""
+        body = self.LAYOUT.pack(self.next, self.limit, self.results_done)
+        weights = self.weights
+        return body if weights is None else body + weights.LAYOUT.pack(weights.pass_number, weights.next, weights.limit)
+
+    @classmethod
+    def decode(cls, body: bytes) -> RunCredit:
+        """Read the body of a frame.
+
+        Raises:
+            ProtocolError: The length does not fit.
+        """
+        alone = cls.LAYOUT.size
+        both = alone + WeightsCredit.LAYOUT.size
+        if len(body) not in (alone, both):
+            raise ProtocolError(
+                f"{cls.TYPE.name} has a body of {len(body)} bytes, expected {alone}, or {both} with streamed weights; "
+                "host and firmware differ: update both"
+            )
+        weights = WeightsCredit(*WeightsCredit.LAYOUT.unpack_from(body, alone)) if len(body) == both else None
+        next_offset, limit, results_done = cls.LAYOUT.unpack_from(body)
+        return cls(next_offset, limit, results_done, weights)
 
 
 @dataclass(frozen=True)

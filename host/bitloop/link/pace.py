@@ -13,51 +13,64 @@ _PATIENCE_MARGIN = 8.0
 class Pace:
     """Measured over the runs of one model.
 
-    Nothing is asked while the device may be computing in timing mode: asking would disturb what is measured. A repair
-    must not slow the next one down, so a batch in which something was asked for can only lower the estimate.
+    Nothing is asked while the device may be computing in timing mode: asking would disturb what is measured. What comes
+    right after a question may have been lost before, so it can only lower the estimate, to half of what was waited (as
+    pauses between questions double): a repair must not slow the next one down.
+
+    Where weights are streamed, a batch is computed in stages, each after its own pause: they are told apart by the
+    offset of the weights up to which the device has all that it asked for.
 
     Args:
         timing: What to assume before anything was measured.
-
-    Attributes:
-        image_s: Seconds an image, 0.0 as long as that is not known.
     """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
         self._slowest_s = 0.0
-        self.image_s = 0.0
+        self._stages_s: dict[int, float] = {}
+
+    @property
+    def image_s(self) -> float:
+        """Seconds an image, of the slowest stage; 0.0 as long as none is known."""
+        return max(self._stages_s.values(), default=0.0)
+
+    def knows(self, stage: int = 0) -> bool:
+        """Tell whether a stage was measured."""
+        return stage in self._stages_s
 
     def begin_run(self) -> None:
         """Forget the pauses of the run before."""
         self._slowest_s = 0.0
 
-    def batch(self, seconds: float, images: int, *, clean: bool) -> None:
-        """Note that results came ``seconds`` after the device had everything for ``images`` images.
+    def batch(self, seconds: float, images: int, *, clean: bool, stage: int = 0) -> None:
+        """Note that results came, or more weights were asked for, ``seconds`` after the device had everything.
 
         Args:
             seconds: Since the last progress.
             images: How many it was computing.
-            clean: Nothing was lost meanwhile.
+            clean: They came by themselves, not as the answer to a question.
+            stage: What it was computing of them.
         """
         if images <= 0:
             return
         measured = seconds / images
-        self.image_s = measured if clean or not self.image_s else min(self.image_s, measured)
+        self._stages_s[stage] = measured if clean else min(self._stages_s.get(stage, measured), measured / 2)
 
     def progress(self, seconds: float) -> None:
         """Note that so much time lay between two signs of progress."""
         self._slowest_s = max(self._slowest_s, seconds)
 
-    def quiet_s(self, waiting: int, mode: RunMode) -> float:
+    def quiet_s(self, waiting: int, mode: RunMode, stage: int = 0) -> float:
         """Give how long the device may well be silent with ``waiting`` images before it."""
         if not waiting:
             return 0.0
-        if not self.image_s:
-            return min(_FIRST_IMAGE_S, self._timing.image_timeout_s)
-        return _ASK_MARGIN * self.image_s * waiting if mode == RunMode.TIMING else 0.0
+        known_s = self._stages_s.get(stage)
+        if known_s is None:
+            return max(min(_FIRST_IMAGE_S, self._timing.image_timeout_s), _ASK_MARGIN * self.image_s * waiting)
+        return _ASK_MARGIN * known_s * waiting if mode == RunMode.TIMING else 0.0
 
-    def patience_s(self, waiting: int, received: int) -> float:
+    def patience_s(self, waiting: int, received: int, stage: int = 0) -> float:
         """Give how long to wait for any progress before giving up."""
         patience = self._timing.timeout_s + _PATIENCE_MARGIN * max(self._slowest_s, self.image_s * waiting)
-        return patience + (self._timing.image_timeout_s if waiting and not received else 0.0)
+        first = not received or not self.knows(stage)
+        return patience + (self._timing.image_timeout_s if waiting and first else 0.0)

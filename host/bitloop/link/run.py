@@ -1,4 +1,4 @@
-"""A run: pixels up, results down, in order, with the device's slots kept full.
+"""A run: pixels up, results down, in order, with the device's slots kept full; weights up too where they are streamed.
 
 Nothing is sent while the device computes in timing mode, unless it has been silent for longer than its measured pace
 explains; then one RUN_ACK asks where things stand, and everything missing is sent or asked for again.
@@ -21,12 +21,15 @@ from bitloop.link import messages
 from bitloop.link.channel import MAX_RETRY_S, Channel, Timing
 from bitloop.link.frame import Frame
 from bitloop.link.pace import Pace
+from bitloop.link.passes import Passes
 from bitloop.link.refusals import error_from
-from bitloop.link.stream import StreamSender
+from bitloop.link.stream import StreamSender, Window
 from bitloop.link.upload import ImageShape, Progress
 from bitloop.spec import MessageType, RunMode, RunOutput
 
 _END_S = 2.0
+_PROMPT_S = 0.1
+"""What comes so soon after a question, beside the line's delay, may be its answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,11 @@ class RunPlan:
     images: int
     shape: ImageShape
 
+    @property
+    def batch(self) -> int:
+        """Images that the device computes one beside another."""
+        return 1 if self.stop_layer != spec.NO_LAYER else self.shape.slots
+
     def record(self) -> np.dtype[np.void]:
         """Give the layout of a result record."""
         stops = self.stop_layer != spec.NO_LAYER
@@ -80,6 +88,7 @@ class Run:
         plan: What to do.
         timing: How long to wait.
         pace: Of this model on this device.
+        weights: What each batch needs of streamed weights, None if all are in the image.
     """
 
     def __init__(
@@ -91,18 +100,24 @@ class Run:
         plan: RunPlan,
         timing: Timing,
         pace: Pace,
+        weights: memoryview | None = None,
     ) -> None:
         self._channel = channel
         self._plan = plan
         self._timing = timing
-        self._sender = StreamSender(
-            channel, pixels, messages.RunData, body_bytes=info.body_bytes, window_bytes=info.window_bytes
-        )
+        self._window = Window(channel, info.window_bytes)
+        self._sender = StreamSender(self._window, pixels, messages.RunData, body_bytes=info.body_bytes)
+        self._passes: Passes | None = None
+        if weights is not None:
+            self._passes = Passes(
+                self._window, weights, batch=plan.batch, images=plan.images, body_bytes=info.body_bytes
+            )
         self._record = plan.record()
         self._received = 0  # results taken, in order
         self._gap_at = -1  # where a missing result was last asked for
         self._pace = pace
-        self._clean = True  # nothing was asked for again since the last progress
+        self._answer_by = -math.inf  # what comes until then may be the answer to a question
+        self._line_s = channel.rtt_s  # without what the device computes meanwhile
         self._measured = False  # a batch is measured once, when its first result comes
         self._progressed_at = self._asked_at = channel.clock()
         self._pause_s = timing.retry_s
@@ -127,6 +142,11 @@ class Run:
                 f"the device announces results of {ready.record_bytes} bytes, the image says {self._record.itemsize}; "
                 "upload the model again, or update the firmware"
             )
+        if self._passes is not None and ready.slots != plan.batch:
+            raise ProtocolError(
+                f"the device announces batches of {ready.slots} images, the image says {plan.batch}; "
+                "upload the model again, or update the firmware"
+            )
         self._sender.start(0, ready.limit)
         self._pace.begin_run()
         self._touch()
@@ -135,11 +155,11 @@ class Run:
         """Give all results in order; the consumer's own time never counts against the device."""
         images = self._plan.images
         while self._received < images:
-            self._sender.pump()
+            self._pump()
             batch = self._receive()
             if acknowledge and batch:
-                self._sender.post(messages.RunAck(self._received, 0))
-                self._sender.pump()
+                self._window.post(messages.RunAck(self._received, 0))
+                self._pump()
                 self._channel.flush()
             left_at = self._channel.clock()
             for result in batch:
@@ -148,7 +168,7 @@ class Run:
                     progress(result.index + 1, images)
             if batch:
                 away_s = self._channel.clock() - left_at
-                self._sender.forgive(away_s)
+                self._window.forgive(away_s)
                 self._touch()
 
     def end(self, *, orderly: bool) -> None:
@@ -174,28 +194,41 @@ class Run:
                 "its firmware is faulty"
             )
 
+    def _pump(self) -> None:
+        self._sender.pump()
+        if self._passes is not None:
+            self._passes.pump()
+
     def _receive(self) -> list[Result]:
         now = self._channel.clock()
         silent_s = now - self._progressed_at
         waiting = self._waiting()
-        if silent_s >= self._pace.patience_s(waiting, self._received):
+        stage = 0 if self._passes is None else self._passes.stage
+        if silent_s >= self._pace.patience_s(waiting, self._received, stage):
             raise self._channel.silence(
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
-        quiet_s = self._pace.quiet_s(waiting, self._plan.mode)
+        quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage)
         pause_s = max(self._pause_s, 2 * self._channel.rtt_s) + quiet_s
         batch: list[Result] = []
-        progress = False
+        progress = wants_weights = False
         for frame in self._channel.receive(self._asked_at + pause_s - now):
             if frame.type == MessageType.RESULT:
                 batch += self._take(frame)
             elif frame.type == MessageType.RUN_CREDIT:
-                progress |= self._credit(frame)
+                advanced, wanted = self._credit(frame)
+                progress |= advanced
+                wants_weights |= wanted
             elif frame.type == MessageType.ERROR:
                 self._refused(messages.Error.decode(frame.body))
         now = self._channel.clock()
-        if batch or progress:
-            self._note(now - self._progressed_at, waiting, bool(batch))
+        if batch or progress or wants_weights:
+            first = bool(batch) and not self._measured
+            self._measured = bool(batch)
+            self._pace.progress(now - self._progressed_at)
+            if first or wants_weights:
+                clean = now > self._answer_by
+                self._pace.batch(now - self._progressed_at, waiting, clean=clean, stage=stage)
             self._touch()
         elif now - self._asked_at >= pause_s:
             self._ask_again()
@@ -204,34 +237,45 @@ class Run:
             self._pause_s = min(2 * self._pause_s, MAX_RETRY_S if known else math.inf)
         return batch
 
-    def _note(self, seconds: float, waiting: int, has_results: bool) -> None:
-        self._pace.progress(seconds)
-        if has_results and not self._measured:
-            self._pace.batch(seconds, waiting, clean=self._clean)
-        self._measured = has_results
-
     def _touch(self) -> None:
         self._progressed_at = self._asked_at = self._channel.clock()
         self._pause_s = self._timing.retry_s
-        self._clean = True
+        self._line_s = min(self._line_s, self._channel.rtt_s)
 
     def _waiting(self) -> int:
         """Images that the device may be computing."""
+        if self._passes is not None:
+            pixels_sent = self._sender.position == min(self._sender.limit, self._plan.images * self._plan.shape.pixels)
+            if not pixels_sent or not self._passes.satisfied:
+                return 0
         return self._sender.position // self._plan.shape.pixels - self._received
 
     def _ask_again(self) -> None:
-        self._clean = False
+        self._answer_by = self._channel.clock() + _PROMPT_S + 2 * self._line_s
         self._channel.counters.resend_requests += 1
-        self._sender.post(messages.RunAck(self._received, 1))
+        self._window.post(messages.RunAck(self._received, 1))
 
-    def _credit(self, frame: Frame) -> bool:
+    def _credit(self, frame: Frame) -> tuple[bool, bool]:
+        """Give whether the device has taken more than was known, and whether it asks for more weights."""
         credit = messages.RunCredit.decode(frame.body)
         if credit.results_done > self._plan.images:
             raise ProtocolError(
                 f"the device says {credit.results_done} results are done, {self._plan.images} images were announced; "
                 "its firmware is faulty"
             )
-        return self._sender.answer(frame.sequence, credit.next, credit.limit)
+        sent = self._window.answered(frame.sequence)
+        progress = self._sender.answer(sent, credit.next, credit.limit)
+        if (credit.weights is None) != (self._passes is None):
+            says = "does not ask" if credit.weights is None else "asks"
+            raise ProtocolError(
+                f"the device {says} for weights with each batch, the image says otherwise; upload the model again, or "
+                "update the firmware"
+            )
+        if self._passes is None or credit.weights is None:
+            return progress, False
+        most = self._sender.highest // self._plan.shape.pixels
+        advanced, wanted = self._passes.answer(sent, credit.weights, most_results=most)
+        return progress or advanced, wanted
 
     def _take(self, frame: Frame) -> list[Result]:
         message = messages.Result.decode(frame.body)
@@ -244,6 +288,11 @@ class Run:
         if end * self._plan.shape.pixels > self._sender.highest:
             raise ProtocolError(
                 f"the device sent a result of image {end - 1}, which it has not received in full; "
+                "its firmware is faulty"
+            )
+        if self._passes is not None and end > self._passes.most_results:
+            raise ProtocolError(
+                f"the device sent a result of image {end - 1}, for which it has not received all weights; "
                 "its firmware is faulty"
             )
         if message.index > self._received:
@@ -279,7 +328,7 @@ class Run:
         ]
 
     def _refused(self, error: messages.Error) -> None:
-        if error.request not in (MessageType.RUN_DATA, MessageType.RUN_ACK):
+        if error.request not in (MessageType.RUN_DATA, MessageType.RUN_ACK, MessageType.STREAM_DATA):
             return
         raise error_from(error)
 

@@ -23,7 +23,7 @@ from bitloop.link.handshake import say_hello
 from bitloop.link.pace import Pace
 from bitloop.link.run import ImageRun, Result, Run, RunPlan
 from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
-from bitloop.link.upload import ImageShape, Progress, UploadReport, upload
+from bitloop.link.upload import ImageShape, Progress, UploadReport, Weights, check_weights, upload
 from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
 
@@ -69,6 +69,7 @@ class Session:
         self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
         self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
         self._shape: ImageShape | None = None
+        self._weights: Weights | None = None
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False
@@ -145,13 +146,17 @@ class Session:
             (counters[name],) = struct.unpack("<I", value)
         return counters
 
-    def upload(self, image: bytes, arena_bytes: int, progress: Progress | None = None) -> UploadReport:
+    def upload(
+        self, image: bytes, arena_bytes: int, progress: Progress | None = None, *, weights: Weights | None = None
+    ) -> UploadReport:
         """Send an image, or the rest of it, or nothing when the device holds it already.
 
         Args:
             image: As planned for this device.
             arena_bytes: Memory that it needs in all.
             progress: Called with bytes held by the device, and bytes of the image.
+            weights: Those that the image leaves out (:attr:`bitloop.plan.Plan.streamed`): nothing of them is sent now,
+                runs and traces send them with each batch.
 
         Returns:
             Among others the SHA-256 that the device computed: compare it.
@@ -160,13 +165,17 @@ class Session:
             DoesNotFitError: The device lacks the memory.
             DeviceError: The device found the image faulty.
             LinkError: The line broke, the device fell silent or was reset.
+            UsageError: The weights are not those that the image leaves out.
         """
         info = self._ready()
+        shape = ImageShape.of(image)
+        check_weights(shape, weights)
         self._shape = None
         self._pace = Pace(self._timing)
         with self._explaining("the upload"):
             report = upload(self._channel, info, image, arena_bytes, timing=self._timing, progress=progress)
-        self._shape = ImageShape.of(image)
+        self._shape = shape
+        self._weights = weights
         return report
 
     def run(
@@ -189,7 +198,8 @@ class Session:
             for anything else; if it is left, the next call on the session closes it.
 
         Raises:
-            UsageError: The pixels do not fit, or nothing was uploaded in this session.
+            UsageError: The pixels do not fit, nothing was uploaded in this session, or streamed weights are to run in
+                throughput mode.
         """
         plan = self._plan(pixels, mode, outputs, spec.NO_LAYER)
         self._run = ImageRun(self._steps(plan, _bytes_of(pixels), progress))
@@ -214,7 +224,7 @@ class Session:
         if plan.images != 1:
             raise UsageError(f"a trace takes one image, {plan.images} were given")
         info = self._ready()
-        run = Run(self._channel, info, _bytes_of(pixels), plan=plan, timing=self._timing, pace=self._pace)
+        run = self._new_run(info, plan, _bytes_of(pixels))
         with self._explaining("the trace"):
             run.begin()
             for _ in run.results(acknowledge=False, progress=None):
@@ -277,6 +287,10 @@ class Session:
             raise UsageError(f"{len(pixels)} images are too many for one run; cut them into several")
         if not 0 <= stop_layer <= spec.NO_LAYER:
             raise UsageError(f"layer {stop_layer} makes no sense")
+        if shape.streamed_bytes and mode != RunMode.TIMING:
+            raise UsageError(
+                "streamed weights run in timing mode; take that, or keep the weights on the device (placement resident)"
+            )
         plan = RunPlan(mode, outputs, stop_layer, len(pixels), shape)
         room = info.body_bytes - messages.Result.LAYOUT.size
         if plan.record().itemsize > room:
@@ -285,6 +299,13 @@ class Session:
                 f"{room}; ask for fewer outputs: labels only, or no layer ticks"
             )
         return plan
+
+    def _new_run(self, info: DeviceInfo, plan: RunPlan, data: memoryview) -> Run:
+        weights: memoryview | None = None
+        if self._weights is not None:
+            end = self._weights.ends[min(plan.stop_layer, plan.shape.layers - 1)]
+            weights = memoryview(self._weights.data)[:end]
+        return Run(self._channel, info, data, plan=plan, timing=self._timing, pace=self._pace, weights=weights)
 
     def _read_activation(self, info: DeviceInfo) -> npt.NDArray[np.float32]:
         head = messages.ActivationData.LAYOUT.size
@@ -309,7 +330,7 @@ class Session:
 
     def _steps(self, plan: RunPlan, data: memoryview, progress: Progress | None) -> Generator[Result, None, None]:
         info = self.info or DeviceInfo()
-        run = Run(self._channel, info, data, plan=plan, timing=self._timing, pace=self._pace)
+        run = self._new_run(info, plan, data)
         with self._explaining("the run"):
             try:
                 run.begin()

@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from bitloop import spec
 from bitloop.errors import UsageError
@@ -13,7 +14,7 @@ from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import MAX_RETRY_S, Channel, Timing
 from bitloop.link.refusals import error_from
-from bitloop.link.stream import StreamSender
+from bitloop.link.stream import StreamSender, Window
 from bitloop.spec import MessageType
 
 Progress = Callable[[int, int], None]
@@ -44,11 +45,21 @@ class UploadReport:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """What the link must know of an image to cut its results up."""
+    """What the link must know of an image to cut its results up, and to stream its weights.
+
+    Attributes:
+        input_shape: Height, width, channels.
+        layers: Number of layer records.
+        logits: Number of logits.
+        slots: Images the device holds; a batch, if weights are streamed.
+        streamed_bytes: Bytes of weights that travel with each batch, 0 if all are in the image.
+    """
 
     input_shape: tuple[int, int, int]
     layers: int
     logits: int
+    slots: int = 1
+    streamed_bytes: int = 0
 
     @classmethod
     def of(cls, image: bytes) -> ImageShape | None:
@@ -57,14 +68,50 @@ class ImageShape:
             return None
         (layers,) = struct.unpack_from("<H", image, 12)
         height, width, channels = struct.unpack_from("<HHH", image, 20)
-        (logits,) = struct.unpack_from("<I", image, 48)
-        return cls((height, width, channels), layers, logits)
+        (slots,) = struct.unpack_from("<H", image, 36)
+        logits, streamed_bytes = struct.unpack_from("<II", image, 48)
+        return cls((height, width, channels), layers, logits, slots, streamed_bytes)
 
     @property
     def pixels(self) -> int:
         """Bytes of one input."""
         height, width, channels = self.input_shape
         return height * width * channels
+
+
+class Weights(Protocol):
+    """Weights that are not in the image, as :class:`bitloop.plan.StreamedWeights` has them."""
+
+    @property
+    def data(self) -> bytes:
+        """What one batch needs, in the order it is needed."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """For each layer, the offset behind its weights, or behind those before it."""
+
+
+def check_weights(shape: ImageShape | None, weights: Weights | None) -> None:
+    """See that an image comes with the weights that it leaves out.
+
+    Raises:
+        UsageError: They are missing, or others.
+    """
+    expected = 0 if shape is None else shape.streamed_bytes
+    if weights is None:
+        if expected:
+            raise UsageError(
+                f"the image leaves out {expected} bytes of weights, which travel with each batch; upload it with them"
+            )
+        return
+    if shape is None or not expected or len(weights.data) != expected:
+        raise UsageError(f"{len(weights.data)} bytes of weights to stream, the image leaves out {expected}")
+    ends = (0, *weights.ends)
+    if len(weights.ends) != shape.layers or list(ends) != sorted(ends) or ends[-1] != expected:
+        raise UsageError(
+            f"the weights to stream end at {list(weights.ends)}, the image has {shape.layers} layers and leaves out "
+            f"{expected} bytes"
+        )
 
 
 def upload(
@@ -78,15 +125,10 @@ def upload(
     ready, _ = channel.request(
         begin, messages.UploadReady, timeout_s=timing.timeout_s, retry_s=timing.retry_s, doing="beginning the upload"
     )
-    sender = StreamSender(
-        channel,
-        memoryview(image),
-        messages.UploadData,
-        body_bytes=info.body_bytes,
-        window_bytes=info.window_bytes,
-    )
+    window = Window(channel, info.window_bytes)
+    sender = StreamSender(window, memoryview(image), messages.UploadData, body_bytes=info.body_bytes)
     sender.start(ready.offset, ready.limit)
-    _send(channel, sender, len(image), timing, progress)
+    _send(window, sender, len(image), timing, progress)
     check_s = len(image) * _CHECK_S_PER_BYTE
     done, _ = channel.request(
         messages.UploadEnd(),
@@ -104,7 +146,8 @@ def upload(
     )
 
 
-def _send(channel: Channel, sender: StreamSender, total: int, timing: Timing, progress: Progress | None) -> None:
+def _send(window: Window, sender: StreamSender, total: int, timing: Timing, progress: Progress | None) -> None:
+    channel = window.channel
     progressed_at = asked_at = channel.clock()
     pause_s = timing.retry_s
     if progress is not None:
@@ -121,7 +164,7 @@ def _send(channel: Channel, sender: StreamSender, total: int, timing: Timing, pr
         for frame in channel.receive(asked_at + quiet_s - now):
             if frame.type == MessageType.UPLOAD_ACK:
                 ack = messages.UploadAck.decode(frame.body)
-                advanced |= sender.answer(frame.sequence, ack.next, ack.limit)
+                advanced |= sender.answer(window.answered(frame.sequence), ack.next, ack.limit)
             elif frame.type == MessageType.ERROR:
                 error = messages.Error.decode(frame.body)
                 if error.request == MessageType.UPLOAD_DATA:
