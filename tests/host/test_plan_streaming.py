@@ -246,6 +246,7 @@ def test_resident_only():
     with pytest.raises(DoesNotFitError) as refused:
         two(700, placement="resident")
     assert refused.value.missing_bytes == TWO_BYTES - 700
+    assert "let weights travel with each batch" in str(refused.value)
     assert "image 676, activations 80, queue 1 x 44" in str(refused.value)
     with pytest.raises(DoesNotFitError) as refused:
         two(400, placement="resident")

@@ -147,19 +147,20 @@ def check_slots(slots: int | None) -> None:
         raise UsageError(f"{slots} slots; a device's queue has 1 to {MAX_SLOTS}")
 
 
-def does_not_fit(least: Least, available_bytes: int, *, streamed: bool = False) -> DoesNotFitError:
+def does_not_fit(least: Least, available_bytes: int, *, streamed: bool = False, hint: str = "") -> DoesNotFitError:
     """Return the error that says how many bytes are missing.
 
     Args:
         least: what is needed.
         available_bytes: the device's arena.
         streamed: whether that is with weights that travel with each batch.
+        hint: what to do, before the general advice.
     """
     how, chunk = (", even if weights travel with each batch", " and a chunk") if streamed else ("", "")
     return DoesNotFitError(
         f"the model needs {least.total} bytes of the device's arena, which has {available_bytes}{how}: "
         f"{least.total - available_bytes} bytes are missing (image {least.image}, activations{chunk} {least.work}, "
-        f"queue {least.slots} x {least.slot}); take fewer bits, a smaller network or a device with more memory",
+        f"queue {least.slots} x {least.slot}); {hint}take fewer bits, a smaller network or a device with more memory",
         needed_bytes=least.total,
         available_bytes=available_bytes,
         status=Status.NO_MEMORY,

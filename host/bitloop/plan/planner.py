@@ -292,7 +292,8 @@ def _place(
             return place_resident(needs, image_bytes=image, slot_bytes=slot, slots=slots, available_bytes=available)
         raise does_not_fit(resident, available)
     if placement == "resident":
-        raise does_not_fit(resident, available)
+        hint = "let weights travel with each batch, " if streamed.total <= available else ""
+        raise does_not_fit(resident, available, hint=hint)
     if streamed.total > available:
         if placement == "auto" and resident.total <= streamed.total:
             raise does_not_fit(resident, available)
