@@ -14,6 +14,7 @@ from bitloop.bench.record import (
     FirmwareIdentity,
     HostIdentity,
     ModelIdentity,
+    Placement,
     Ram,
     Sizes,
     TensorSize,
@@ -21,10 +22,20 @@ from bitloop.bench.record import (
 )
 from bitloop.hello import DeviceInfo
 from bitloop.plan.memory import MemoryPlan
+from bitloop.plan.planner import Plan
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.spec import Capability, Granularity, ResetCause, ScaleKind
 
-__all__ = ["device_identity", "firmware_identity", "host_identity", "model_identity", "ram_of", "sizes_of", "versions"]
+__all__ = [
+    "device_identity",
+    "firmware_identity",
+    "host_identity",
+    "model_identity",
+    "placement_of",
+    "ram_of",
+    "sizes_of",
+    "versions",
+]
 
 
 def model_identity(model: Model) -> ModelIdentity:
@@ -128,12 +139,26 @@ def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reser
             activations=memory.activations_bytes + memory.tiles_bytes,
             buffers=memory.tables_bytes + memory.chunks_bytes + memory.queue_bytes,
             tables=memory.tables_bytes,
+            chunks=memory.chunks_bytes,
             queue=memory.queue_bytes,
             available=memory.available_bytes,
         ),
         predicted=memory.total_bytes,
         reserved=reserved,
         measured=stats.get("arena_peak_bytes"),
+    )
+
+
+def placement_of(plan: Plan, *, streamed_bytes: int, traced_bytes: int) -> Placement:
+    """Return where a plan has the weights, and what of them travelled, in encoded bytes."""
+    streamed = plan.streamed
+    return Placement(
+        kind=plan.placement,
+        batch=plan.memory.slots,
+        batch_bytes=0 if streamed is None else len(streamed.data),
+        image_bytes=0.0 if streamed is None else streamed.bytes_per_image,
+        streamed_bytes=streamed_bytes,
+        traced_bytes=traced_bytes,
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "LinkShare",
     "ModelIdentity",
     "Paired",
+    "Placement",
     "Ram",
     "RunRecord",
     "Sizes",
@@ -145,12 +146,16 @@ class Latency:
 
 @dataclass(frozen=True)
 class Arena:
-    """How the plan spends the device's arena, in bytes; buffers are the image queue, tables, and weights on the way."""
+    """How the plan spends the device's arena, in bytes.
+
+    Buffers are the queue of images, the decode tables, and the chunks of weights that travel with each batch.
+    """
 
     weights: int
     activations: int
     buffers: int
     tables: int
+    chunks: int
     queue: int
     available: int
 
@@ -170,6 +175,23 @@ class Ram:
     predicted: int
     reserved: int
     measured: int | None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the weights are while images run: ``resident`` on the device, or ``stream``.
+
+    Streamed, ``batch_bytes`` of weights travel with each batch of ``batch`` images, ``image_bytes`` for each image of a
+    full one. In encoded bytes, with all repetitions, ``streamed_bytes`` went up with the images that count, and
+    ``traced_bytes`` to run single images again layer by layer. Resident, ``batch`` is how many images the device holds.
+    """
+
+    kind: str
+    batch: int
+    batch_bytes: int
+    image_bytes: float
+    streamed_bytes: int
+    traced_bytes: int
 
 
 @dataclass(frozen=True)
@@ -353,6 +375,7 @@ class RunRecord:
     confusion: tuple[tuple[int, ...], ...] | None
     latency: Latency | None
     ram: Ram
+    placement: Placement
     link: LinkFigures
     sizes: Sizes
     dataset: DataIdentity

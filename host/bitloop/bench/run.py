@@ -22,6 +22,7 @@ from bitloop.bench.identity import (
     firmware_identity,
     host_identity,
     model_identity,
+    placement_of,
     ram_of,
     sizes_of,
     versions,
@@ -49,7 +50,7 @@ from bitloop.link.run import Result
 from bitloop.link.session import Session
 from bitloop.link.transport import DEFAULT_BAUD
 from bitloop.link.upload import UploadReport
-from bitloop.plan.planner import Plan
+from bitloop.plan.planner import PLACEMENTS, PlacementKind, Plan
 from bitloop.plan.planner import plan as plan_image
 from bitloop.quantize.model import Model
 from bitloop.simulate.reference import labels as labels_of
@@ -60,9 +61,10 @@ __all__ = ["MODES", "Progress", "RunOptions", "run"]
 _LOGGER = logging.getLogger(__name__)
 
 MODES = {"timing": RunMode.TIMING, "throughput": RunMode.THROUGHPUT}
+_PLACEMENTS: dict[str, PlacementKind] = {kind: kind for kind in PLACEMENTS}
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a stage (upload, warm-up, images), how much of it is done, and how much there is."""
+"""Called with a stage (upload, warm-up, images, layers), how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class RunOptions:
         warm_up_images: run before the first that counts, from the front of the same images.
         audit_images: of a run whose logits all agree, so many first images are run again and *every* layer's output is
             compared: an error that no logit shows is found too.
-        slots: images the device shall hold at once, or None for as many as are useful and fit.
+        slots: images the device shall hold at once (a batch, if weights are streamed), or None for as many as are of use
+            and fit.
+        placement: "resident": all weights are on the device, or the run is refused; "stream": those of every layer
+            travel with each batch of images; "auto": weights do where they do not fit.
         baud: of a serial port.
         timing: how long to wait for what; None for the link's defaults.
         force: whether an earlier run in the directory is replaced.
@@ -87,6 +92,7 @@ class RunOptions:
     warm_up_images: int = 8
     audit_images: int = 1
     slots: int | None = None
+    placement: str = "auto"
     baud: int = DEFAULT_BAUD
     timing: Timing | None = None
     force: bool = False
@@ -133,6 +139,10 @@ def run(
     options = options or RunOptions()
     if options.mode not in MODES:
         raise UsageError(f"unknown mode {options.mode!r}; there are {', '.join(MODES)}")
+    if options.placement not in _PLACEMENTS:
+        raise UsageError(f"unknown placement {options.placement!r}; there are {', '.join(_PLACEMENTS)}")
+    if options.mode != "timing" and options.placement == "stream":
+        raise UsageError("streamed weights run in timing mode; take --mode timing, or another placement")
     if options.warm_up_images < 0:
         raise UsageError(f"{options.warm_up_images} images make no warm-up; 0 leaves it out")
     if options.audit_images < 0:
@@ -181,9 +191,16 @@ class _Attempt:
     def prepare(self, device_url: str) -> None:
         """Connect, plan, upload, compare hashes, warm up. An error here means that nothing was measured."""
         self.info: DeviceInfo = self.session.connect()
-        self.plan: Plan = plan_image(self.model, self.info, slots=self.options.slots, placement="resident")
+        options = self.options
+        placement = _PLACEMENTS[options.placement]
+        self.plan: Plan = plan_image(self.model, self.info, slots=options.slots, placement=placement)
+        if self.plan.streamed is not None and MODES[options.mode] is not RunMode.TIMING:
+            raise UsageError(
+                f"the model does not fit the device ({self.info.board}) unless its weights are streamed, and streamed "
+                "weights run in timing mode; take --mode timing"
+            )
         self.report: UploadReport = self.session.upload(
-            self.plan.image, self.plan.memory.total_bytes, self._step("upload")
+            self.plan.image, self.plan.memory.total_bytes, self._step("upload"), weights=self.plan.streamed
         )
         self.claims = false_claims(device_url, self.info, self.plan, self.report)
         self.per_layer = self.options.per_layer and Capability.LAYER_TICKS in self.info.capabilities
@@ -260,6 +277,7 @@ class _Attempt:
                     self.plan.operations,
                     self.images.pixels[rows],
                     [int(self.images.index[row]) for row in rows],
+                    progress=self._step("layers"),
                 )
                 self.audited = 0 if self.measured.failing else len(rows)
         except (BitloopError, KeyboardInterrupt) as error:
@@ -308,6 +326,11 @@ class _Attempt:
                 warm_up_images=min(self.options.warm_up_images, len(self.images)),
             ),
             ram=ram,
+            placement=placement_of(
+                plan,
+                streamed_bytes=self.counters.streamed_bytes - self.before.streamed_bytes,
+                traced_bytes=self.session.counters.streamed_bytes - self.counters.streamed_bytes,
+            ),
             link=self._link(device_url),
             sizes=sizes_of(self.model),
             dataset=DataIdentity(

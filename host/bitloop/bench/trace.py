@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ def find_divergence(
     operations: Sequence[Operation],
     pixels: npt.NDArray[np.uint8],
     indices: Sequence[int],
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Divergence | None:
     """Find the first operation whose output on the device is not what the host simulation gives.
 
@@ -40,6 +42,7 @@ def find_divergence(
         operations: of the image, in its order.
         pixels: images to trace, uint8 ``[N, H, W, C]``: all of them, which takes a run for each layer of each.
         indices: their indices in the data set, for the record.
+        progress: called with how many layers were compared, and how many there are at the most.
 
     Returns:
         The earliest divergence in any of the traced images, or None if the device cannot be traced or, traced, gives
@@ -57,6 +60,8 @@ def find_divergence(
         last = len(operations) if found is None else found.operation
         for number, operation in enumerate(operations[:last]):
             device = session.trace(pixels[position], number)
+            if progress is not None:
+                progress(position * len(operations) + number + 1, len(pixels) * len(operations))
             host = np.ascontiguousarray(expected[operation.layers[-1]][0]).reshape(-1)
             if device.shape != host.shape:
                 raise ProtocolError(

@@ -44,6 +44,17 @@ Overrides = Annotated[
 Device = Annotated[
     str, typer.Option("--device", "-d", metavar="URL", help="Port or pyserial URL: /dev/ttyUSB0, COM5, sim://native.")
 ]
+Placement = Annotated[
+    str,
+    typer.Option(
+        "--placement",
+        help="resident: weights on the device; stream: they travel with each batch of images; auto: where they must.",
+    ),
+]
+Slots = Annotated[
+    int | None,
+    typer.Option("--slots", min=1, help="Images the device holds at once: a batch, with streamed weights."),
+]
 Baud = Annotated[int, typer.Option("--baud", min=1, help="Bits a second of a serial port.")]
 Timeout = Annotated[
     float | None,

@@ -38,6 +38,7 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
             f"median {words.ticks(latency.median)}, p99 {words.ticks(latency.p99)}, max {words.ticks(latency.max)}"
         )
         rows.append(("latency", f"{figures} {latency.unit}{marked}"))
+    rows.append(("weights", words.placement(record.placement)))
     ram = record.ram
     measured = "not measured" if ram.measured is None else f"measured {ram.measured:,} B"
     static = "" if ram.static is None else f"; static {ram.static:,} B"

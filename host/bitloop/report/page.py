@@ -91,7 +91,9 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=words.count, size=words.size, seconds=words.seconds, percent=words.percent)
+    environment.filters.update(
+        count=words.count, size=words.size, seconds=words.seconds, percent=words.percent, placement=words.placement
+    )
     ticks = np.array([sample.ticks for sample in samples], dtype=np.uint64)
     latency = record.latency
     histogram = layers = link = ""

@@ -137,7 +137,7 @@ def ram_bars(ram: Ram) -> str:
     parts = (
         ("model image", ram.arena.weights),
         ("activations", ram.arena.activations),
-        ("decode table", ram.arena.tables),
+        ("decode table, chunk of weights" if ram.arena.chunks else "decode table", ram.arena.tables + ram.arena.chunks),
         ("image queue", ram.arena.queue),
     )
     left = 0

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitloop.bench.metrics import Proportion
+    from bitloop.bench.record import Placement
 
-__all__ = ["count", "interval", "percent", "seconds", "share", "size", "ticks"]
+__all__ = ["count", "interval", "percent", "placement", "seconds", "share", "size", "ticks"]
 
 
 def count(value: int) -> str:
@@ -36,6 +37,17 @@ def size(value: int | None) -> str:
     if value < 10 * 1024 * 1024:
         return f"{value / 1024:,.1f} KiB"
     return f"{value / 1024 / 1024:,.1f} MiB"
+
+
+def placement(where: Placement) -> str:
+    """Say where the weights of a run were, and what of them travelled."""
+    if where.kind == "resident":
+        return f"resident; up to {where.batch:,} images on the device"
+    traced = f"; {size(where.traced_bytes)} more to compare layers" if where.traced_bytes else ""
+    return (
+        f"streamed: {where.batch_bytes:,} B a batch of {where.batch:,}, {where.image_bytes:,.0f} B an image; "
+        f"{size(where.streamed_bytes)} on the line{traced}"
+    )
 
 
 def ticks(value: float) -> str:

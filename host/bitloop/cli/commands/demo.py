@@ -53,6 +53,7 @@ def demo(
     data: options.Data = None,
     device: options.Device = "sim://native",
     limit: options.Limit = None,
+    placement: options.Placement = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: runs/<time>-demo.", show_default=False)
     ] = None,
@@ -88,7 +89,7 @@ def demo(
     for place, folder in places:
         console.say(f"data: {dataset.name} ({dataset.origin}); device: {place}")
         most = EMULATED_LIMIT if place == emulated else None
-        records = run_jobs(place, folder, models, chosen, most=most)
+        records = run_jobs(place, folder, models, chosen, most=most, placement=placement)
         every += records
         if not as_json:
             if place == device:
@@ -136,7 +137,15 @@ def find_emulated(device: str, *, wanted: bool | None) -> str | None:
     return board.url
 
 
-def run_jobs(device: str, root: Path, models: list[Model], chosen: Selection, *, most: int | None) -> list[RunRecord]:
+def run_jobs(
+    device: str,
+    root: Path,
+    models: list[Model],
+    chosen: Selection,
+    *,
+    most: int | None,
+    placement: str = "auto",
+) -> list[RunRecord]:
     """Run each job on a device, with ``most`` images at most, until one does not come to its end."""
     from bitloop.bench.run import RunOptions  # noqa: PLC0415 - numpy
     from bitloop.bench.run import run as run_on_device  # noqa: PLC0415 - numpy
@@ -152,7 +161,7 @@ def run_jobs(device: str, root: Path, models: list[Model], chosen: Selection, *,
                 device,
                 chosen.images.first(min(limits)) if limits else chosen.images,
                 out_dir=root / job.folder,
-                options=RunOptions(command=command_line()),
+                options=RunOptions(command=command_line(), placement=placement),
                 vault=chosen.openings,
                 progress=step,
             )

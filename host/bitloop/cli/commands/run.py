@@ -39,9 +39,8 @@ def run(
     per_layer: Annotated[bool, typer.Option(help="Time each layer too.")] = True,
     warm_up: Annotated[int, typer.Option(min=0, help="Images run before the first that counts.")] = 8,
     audit: Annotated[int, typer.Option(min=0, help="Images whose every layer is compared.")] = 1,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Images the device holds at once.", show_default=False)
-    ] = None,
+    placement: options.Placement = "auto",
+    slots: options.Slots = None,
     baud: options.Baud = 115200,
     timeout: options.Timeout = None,
     reason: options.Reason = None,
@@ -79,6 +78,7 @@ def run(
                 warm_up_images=warm_up,
                 audit_images=audit,
                 slots=slots,
+                placement=placement,
                 baud=baud,
                 timing=timing,
                 force=force,
