@@ -77,8 +77,8 @@ class RunOptions:
         warm_up_images: run before the first that counts, from the front of the same images.
         audit_images: of a run whose logits all agree, so many first images are run again and *every* layer's output is
             compared: an error that no logit shows is found too.
-        slots: images the device shall hold at once (a batch, if weights are streamed), or None for as many as are of use
-            and fit.
+        slots: images the device shall hold at once (a batch, if weights are streamed), or None for as many as are
+            useful and fit.
         placement: "resident": all weights are on the device, or the run is refused; "stream": those of every layer
             travel with each batch of images; "auto": weights do where they do not fit.
         baud: of a serial port.

@@ -54,7 +54,7 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
         )
     )
     link = record.link
-    rate = "" if not link.images_per_second else f", {link.images_per_second:,.0f} images/s"
+    rate = "" if not link.images_per_second else f", {words.rate(link.images_per_second)} images/s"
     rows.append(
         (
             "link",

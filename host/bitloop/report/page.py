@@ -177,7 +177,7 @@ def _cards(run: RunRecord) -> list[Card]:
         cards.append(
             Card(
                 "Streaming",
-                f"{run.link.images_per_second:,.0f} images/s",
+                f"{words.rate(run.link.images_per_second)} images/s",
                 (
                     f"{words.size(run.link.stream_bytes_up)} up, {words.size(run.link.stream_bytes_down)} down",
                     f"{run.link.retransmissions:,} retransmissions",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bitloop.bench.metrics import Proportion
     from bitloop.bench.record import Placement
 
-__all__ = ["count", "interval", "percent", "placement", "seconds", "share", "size", "ticks"]
+__all__ = ["count", "interval", "percent", "placement", "rate", "seconds", "share", "size", "ticks"]
 
 
 def count(value: int) -> str:
@@ -48,6 +48,11 @@ def placement(where: Placement) -> str:
         f"streamed: {where.batch_bytes:,} B a batch of {where.batch:,}, {where.image_bytes:,.0f} B an image; "
         f"{size(where.streamed_bytes)} on the line{traced}"
     )
+
+
+def rate(images_per_second: float) -> str:
+    """Return images a second: whole from 10 on, else with two digits that count."""
+    return f"{images_per_second:,.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
 
 
 def ticks(value: float) -> str:
