@@ -10,7 +10,7 @@ import pytest
 from bitloop.errors import BitloopError, DeviceError, DeviceTimeoutError, LinkError, ProtocolError, UsageError
 from bitloop.link.channel import Timing
 from bitloop.link.session import Session
-from bitloop.spec import RunMode, RunOutput, Status
+from bitloop.spec import RunMode, Status
 
 SHAPE = (4, 5, 1)
 CHUNKS = ((0, 300), (0, 120), (2, 47))
@@ -282,6 +282,44 @@ def test_each_lost_frame_of_weights_is_sent_again(which):
     assert transport.now < 10
 
 
+@pytest.mark.parametrize("which", [12, 14, 17])
+def test_a_lost_piece_of_a_chunk_is_not_taken_for_computing(which):
+    """Frames go one by one through so small a window: the host knows that the device lacks some."""
+
+    class Deaf(fd.FakeDevice):
+        seen = 0
+
+        def on_stream_data(self, sequence, body):
+            self.seen += 1
+            if self.seen != which:
+                super().on_stream_data(sequence, body)
+
+    def seconds(kind):
+        device = device_of(2, kind, body_bytes=64, window_bytes=74, image_s=3.0)
+        session, transport = ready(device)
+        list(session.run(images(6)))
+        return transport.now
+
+    assert 0.2 < seconds(Deaf) - seconds(fd.FakeDevice) < 4  # computing would be given 9 s
+
+
+def test_a_stage_that_is_slower_than_those_before():
+    """20 s a chunk after some of 20 ms: waited for, and from then on not disturbed."""
+
+    class Uneven(fd.FakeDevice):
+        def work_streamed(self, now):
+            self.image_s = 10.0 if self.asked == 3 else 0.01
+            super().work_streamed(now)
+
+    device = device_of(2, Uneven)
+    session, _ = ready(device)
+    assert_right(list(session.run(images(2))), images(2))
+    before = device.disturbances
+    assert 0 < before < 20
+    assert_right(list(session.run(images(4))), images(4))
+    assert device.disturbances == before
+
+
 # --- devices that fail in the middle ---
 
 
@@ -370,34 +408,34 @@ def test_weights_that_are_asked_for_before_the_images_were_sent():
         list(session.run(images(6)))
 
 
+class Talks(fd.FakeDevice):
+    """Sends one more RUN_CREDIT in front of the results of its second batch, of whatever pass."""
+
+    says: tuple[int, int, int]
+
+    def work(self, now):
+        if self.run and self.number == 2 and self.sent == 3:
+            for weights in ((2, 0, 0), self.says):
+                body = struct.pack("<IIIIII", len(self.stream), self.limit, len(self.records), *weights)
+                self.send(fd.RUN_CREDIT, 0, body)
+        super().work(now)
+
+
 def test_a_pass_behind_the_last_one():
-    class Restless(fd.FakeDevice):
-        def send(self, kind, sequence, body):
-            if kind == fd.RUN_CREDIT and self.number == 2:
-                body = credit_of(3, 0, 0)(body)
-            super().send(kind, sequence, body)
-
-    device = device_of(3, Restless)
+    device = device_of(3, Talks)
+    device.says = (3, 0, 0)
     session, _ = ready(device)
-    run = session.run(images(6), outputs=RunOutput.LOGITS)
-    taken = [next(run) for _ in range(3)]
-    assert len(taken) == 3
-    device.out.append(b"")
-    with pytest.raises(ProtocolError, match="in pass 3"):
-        device_sends_credit_before_results(device, run)
+    with pytest.raises(ProtocolError, match="in pass 3 over the weights, but cannot be done with pass 2"):
+        list(session.run(images(6)))
 
 
-def device_sends_credit_before_results(device, run):
-    """Let the event come in front of the last batch's results."""
-    work = device.work
-
-    def both(now):
-        if device.number == 2 and device.run:
-            device.credit(0)
-        work(now)
-
-    device.work = both
-    list(run)
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_said_of_an_earlier_pass_is_past(number):
+    device = device_of(3, Talks)
+    device.says = (number, 420, 467)
+    session, _ = ready(device)
+    pixels = images(9)
+    assert_right(list(session.run(pixels)), pixels)
 
 
 def test_a_result_for_which_weights_are_missing():

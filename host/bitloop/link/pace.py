@@ -34,10 +34,6 @@ class Pace:
         """Seconds an image, of the slowest stage; 0.0 as long as none is known."""
         return max(self._stages_s.values(), default=0.0)
 
-    def knows(self, stage: int = 0) -> bool:
-        """Tell whether a stage was measured."""
-        return stage in self._stages_s
-
     def begin_run(self) -> None:
         """Forget the pauses of the run before."""
         self._slowest_s = 0.0
@@ -69,8 +65,7 @@ class Pace:
             return max(min(_FIRST_IMAGE_S, self._timing.image_timeout_s), _ASK_MARGIN * self.image_s * waiting)
         return _ASK_MARGIN * known_s * waiting if mode == RunMode.TIMING else 0.0
 
-    def patience_s(self, waiting: int, received: int, stage: int = 0) -> float:
+    def patience_s(self, waiting: int, received: int) -> float:
         """Give how long to wait for any progress before giving up."""
         patience = self._timing.timeout_s + _PATIENCE_MARGIN * max(self._slowest_s, self.image_s * waiting)
-        first = not received or not self.knows(stage)
-        return patience + (self._timing.image_timeout_s if waiting and first else 0.0)
+        return patience + (self._timing.image_timeout_s if waiting and not received else 0.0)

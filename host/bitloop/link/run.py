@@ -204,7 +204,7 @@ class Run:
         silent_s = now - self._progressed_at
         waiting = self._waiting()
         stage = 0 if self._passes is None else self._passes.stage
-        if silent_s >= self._pace.patience_s(waiting, self._received, stage):
+        if silent_s >= self._pace.patience_s(waiting, self._received):
             raise self._channel.silence(
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
