@@ -24,7 +24,7 @@ from bitloop.network.architecture import (
     Softmax,
 )
 from bitloop.network.network import Network
-from bitloop.plan.planner import plan
+from bitloop.plan.planner import PLACEMENTS, Plan, plan
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.spec import MessageType, Packing
@@ -69,10 +69,10 @@ def _architectures() -> tuple[Architecture, ...]:
     )
 
 
-def images() -> list[bytes]:
-    """Plan each network in each recipe, with and without decode tables, in both ternary packings."""
+def plans() -> list[Plan]:
+    """Plan each network in each recipe: with and without decode tables, in both ternary packings, streamed and not."""
     rng = np.random.default_rng(1)
-    result: list[bytes] = []
+    result: list[Plan] = []
     for architecture in _architectures():
         parameters = {
             name: rng.normal(size=shape).astype(np.float32) for name, shape in architecture.parameter_shapes().items()
@@ -87,8 +87,11 @@ def images() -> list[bytes]:
                 device = type(device)(
                     **{**vars(device), "table_bits": table_bits, "packings": tuple(int(p) for p in packings)}
                 )
-                result.append(plan(model, device, slots=2).image)
+                result += [plan(model, device, slots=2, placement=placement) for placement in PLACEMENTS[1:]]
     return result
+
+
+_WEIGHTS_A_FRAME = 100
 
 
 def _step(kind: int, body: bytes = b"") -> bytes:
@@ -96,9 +99,10 @@ def _step(kind: int, body: bytes = b"") -> bytes:
 
 
 def conversations() -> list[bytes]:
-    """Whole runs in both modes, with a stop layer, and an upload that begins anew."""
+    """Whole runs in both modes, with a stop layer, with weights for two batches, and an upload that begins anew."""
     result: list[bytes] = []
-    for image in images()[::4]:
+    for planned in plans()[::3]:
+        image = planned.image
         height, width, channels = struct.unpack_from("<HHH", image, 20)
         pixels = height * width * channels
         stream = bytes(i % 256 for i in range(3 * pixels))
@@ -106,6 +110,10 @@ def conversations() -> list[bytes]:
             steps = [_step(0xFE, image), _step(MessageType.RUN_BEGIN, struct.pack("<BBHI", mode, outputs, stop, 3))]
             for offset in range(0, len(stream), pixels):
                 steps.append(_step(MessageType.RUN_DATA, struct.pack("<I", offset) + stream[offset : offset + pixels]))
+                weights = b"" if planned.streamed is None else planned.streamed.data
+                for at in range(0, len(weights), _WEIGHTS_A_FRAME):
+                    head = struct.pack("<II", offset // pixels // 2, at)
+                    steps.append(_step(MessageType.STREAM_DATA, head + weights[at : at + _WEIGHTS_A_FRAME]))
                 steps.append(_step(MessageType.READ_ACTIVATION, struct.pack("<IH", 0, 64)))
                 steps.append(_step(MessageType.RUN_ACK, struct.pack("<IB", offset // pixels, 1)))
             steps += [
@@ -126,7 +134,7 @@ def main() -> None:
     parser.add_argument("target", choices=("image", "server"))
     parser.add_argument("directory", type=Path)
     arguments = parser.parse_args()
-    seeds = images() if arguments.target == "image" else conversations()
+    seeds = [planned.image for planned in plans()] if arguments.target == "image" else conversations()
     for number, seed in enumerate(seeds):
         (arguments.directory / f"seed-{number:03}").write_bytes(seed)
 

@@ -1,7 +1,6 @@
 """What goes into a firmware, and who it then is: its sources, their hash, the flags that every build has in common.
 
-Used by builder/main.py (the local platform), by public.py (PlatformIO's public platforms) and by scripts/check-ports.
-Only the standard library: PlatformIO runs it with a Python that may not have bitloop. The hash is the one of
+Used by builder/main.py, and by the host to tell whether what was built is up to date. Only the standard library: PlatformIO runs it with a Python that may not have bitloop. The hash is the one of
 bitloop.native.build.firmware_hash, which the host holds HELLO against; a test keeps the two the same.
 """
 
@@ -17,18 +16,18 @@ from typing import Any
 
 PLATFORM = Path(__file__).resolve().parent
 
-SOURCE_SUFFIXES = (".c", ".cpp", ".S")
-HASHED_SUFFIXES = (*SOURCE_SUFFIXES, ".h", ".hpp", ".ino", ".ld")
+SOURCE_SUFFIXES = (".c", ".S")
+HASHED_SUFFIXES = (*SOURCE_SUFFIXES, ".h", ".ld")
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wshadow")
-"""For our own sources; what others wrote (an Arduino core) is compiled without."""
+"""For our own sources: there are no others."""
 
 COMPILE_FLAGS = ("-g", "-ffunction-sections", "-fdata-sections", "-ffp-contract=off", "-fstack-usage")
 LINK_FLAGS = ("-Wl,--gc-sections", "-Wl,--print-memory-usage")
 
 
 def board_manifest(environment: str, boards: Path = PLATFORM / "boards") -> dict[str, Any]:
-    """Return what ``boards/<environment>.json`` says (docs/device.md tells the keys)."""
+    """Return what ``boards/<environment>.json`` says (builder/main.py tells the keys)."""
     manifest: dict[str, Any] = json.loads((boards / f"{environment}.json").read_text(encoding="utf-8"))
     return manifest
 
@@ -91,7 +90,11 @@ def stamp(device: Path, project: Path, environment: str) -> dict[str, str]:
     manifest = board_manifest(environment)
     compiler = shutil.which(manifest["build"]["toolchain"] + "gcc")
     how = hashlib.sha256(firmware_version(device).encode())
-    for path in (project / "platformio.ini", PLATFORM / "boards" / f"{environment}.json", *sorted(PLATFORM.rglob("*.py"))):
+    for path in (
+        project / "platformio.ini",
+        PLATFORM / "boards" / f"{environment}.json",
+        *sorted(PLATFORM.rglob("*.py")),
+    ):
         how.update(path.name.encode() + b"\0" + path.read_bytes())
     if compiler:
         status = Path(compiler).stat()
@@ -101,13 +104,6 @@ def stamp(device: Path, project: Path, environment: str) -> dict[str, str]:
         "firmware_sha256": firmware_hash(device, manifest["build"]["port"]).hex(),
         "build_sha256": how.hexdigest(),
     }
-
-
-def language_flags(build: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the flags of C and those of C++ for a board's ``build`` section: the standard, and what goes with it."""
-    if "arduino" in build:
-        return ["-std=gnu11"], ["-std=gnu++11", "-fno-exceptions", "-fno-threadsafe-statics"]
-    return ["-std=c11"], ["-std=c++17", "-fno-exceptions", "-fno-rtti"]
 
 
 def include_dirs(device: Path, port: str) -> list[Path]:

@@ -5,11 +5,10 @@ A board's manifest, boards/<environment>.json, says under "build":
     toolchain       prefix of the tools, e.g. "arm-none-eabi-"
     cpu_flags       for compiling and linking
     defines         macros, "NAME" or "NAME=VALUE"
-    ldscript        linker script, within the port's folder (optional)
+    ldscript        linker script, from the port's folder
     libraries       for the linker, e.g. ["c", "gcc"]
     extra_flags     for compiling, after all others; PlatformIO adds them itself
     link_flags      for linking (optional)
-    arduino         {"core": DIR, "variant": DIR}: an Arduino core that is built along (optional)
 and under "upload" the chip's maximum_ram_size and maximum_size.
 """
 
@@ -31,11 +30,9 @@ device = Path(env.subst("$PROJECT_SRC_DIR"))
 port_dir = device / "ports" / build["port"]
 tools = build["toolchain"]
 cpu_flags = build.get("cpu_flags", [])
-c_flags, cxx_flags = identity.language_flags(build)
 
 env.Replace(
     CC=f"{tools}gcc",
-    CXX=f"{tools}g++",
     AS=f"{tools}as",
     AR=f"{tools}gcc-ar",
     RANLIB=f"{tools}gcc-ranlib",
@@ -52,36 +49,27 @@ env.Replace(
 env.Append(
     ASPPFLAGS=["-x", "assembler-with-cpp", *cpu_flags],
     CCFLAGS=[*cpu_flags, "-O2", *identity.COMPILE_FLAGS],
-    CFLAGS=c_flags,
-    CXXFLAGS=cxx_flags,
+    CFLAGS=["-std=c11"],
     CPPDEFINES=[*(tuple(define.split("=", 1)) if "=" in define else define for define in build.get("defines", []))],
     CPPPATH=[str(folder) for folder in identity.include_dirs(device, build["port"])],
-    LINKFLAGS=[*cpu_flags, *identity.LINK_FLAGS, "-Wl,-Map=${BUILD_DIR}/${PROGNAME}.map", *build.get("link_flags", [])],
+    LINKFLAGS=[
+        "-nostartfiles",
+        *cpu_flags,
+        *identity.LINK_FLAGS,
+        "-Wl,-Map=${BUILD_DIR}/${PROGNAME}.map",
+        *build.get("link_flags", []),
+    ],
     LIBS=build.get("libraries", []),
     SRC_BUILD_FLAGS=list(identity.WARNINGS),
 )
 firmware_hash, firmware_version = identity.identity_defines(device, build["port"])
 env.Append(CPPDEFINES=[firmware_hash, (firmware_version[0], env.StringifyMacro(firmware_version[1]))])
 
-if "arduino" in build:
-    core, variant = build["arduino"]["core"], build["arduino"]["variant"]
-    env.Append(CCFLAGS=["-isystem", core, "-isystem", variant])
-    env.Prepend(
-        LIBS=[
-            env.BuildLibrary(str(Path("$BUILD_DIR") / "variant"), variant),
-            env.BuildLibrary(str(Path("$BUILD_DIR") / "arduino"), core),
-        ]
-    )
-else:
-    env.Append(LINKFLAGS=["-nostartfiles"])
-if "ldscript" in build:
-    script = str(port_dir / build["ldscript"])
-    env.Replace(LDSCRIPT_PATH=script)
-    env.Append(LIBPATH=[str(port_dir)])
+script = (port_dir / build["ldscript"]).resolve()
+env.Replace(LDSCRIPT_PATH=str(script))
 
 program = env.BuildProgram()
-if "ldscript" in build:
-    env.Depends(program, [env.File(str(path)) for path in port_dir.glob("*.ld")])
+env.Depends(program, env.File(str(script)))
 
 wanted = json.dumps(identity.stamp(device, Path(env.subst("$PROJECT_DIR")), env.subst("$PIOENV")), indent=2) + "\n"
 
@@ -91,5 +79,12 @@ def write_stamp(target, source, env):  # noqa: ANN001, ANN201, ARG001 - SCons ca
     Path(str(target[0])).write_text(wanted, encoding="utf-8")
 
 
-stamp = env.Command("$BUILD_DIR/firmware.json", [program, env.Value(wanted)], env.VerboseAction(write_stamp, "Noting $TARGET"))
-Default([env.Alias("buildprog", [program, stamp]), env.Alias("size", program, env.VerboseAction("$SIZETOOL -B -d $SOURCE", "Sizes"))])
+stamp = env.Command(
+    "$BUILD_DIR/firmware.json", [program, env.Value(wanted)], env.VerboseAction(write_stamp, "Noting $TARGET")
+)
+Default(
+    [
+        env.Alias("buildprog", [program, stamp]),
+        env.Alias("size", program, env.VerboseAction("$SIZETOOL -B -d $SOURCE", "Sizes")),
+    ]
+)

@@ -1,0 +1,112 @@
+"""Firmware built by the local platform of PlatformIO: who it is, what memory it leaves, what is said where it fails."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from bitloop.boards import BOARDS
+from bitloop.errors import ToolchainError
+from bitloop.firmware import find
+from bitloop.firmware.build import firmware_elf
+from bitloop.native.build import firmware_hash
+
+ROOT = Path(__file__).resolve().parents[2]
+PLATFORM = ROOT / "device/platforms/bitloop"
+MANIFESTS = sorted(path.stem for path in (PLATFORM / "boards").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def identity() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("identity_of_the_platform", PLATFORM / "identity.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=MANIFESTS)
+def environment(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    missing = find.missing_to_build(name)
+    if missing:
+        pytest.skip(f"{name} needs {'; '.join(map(str, missing))}; {find.SETUP} installs it")
+    return name
+
+
+def symbols(elf: Path) -> dict[str, int]:
+    with elf.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        return {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
+
+
+def test_every_environment_has_a_manifest_and_a_board() -> None:
+    ini = configparser.ConfigParser()
+    ini.read(ROOT / "platformio.ini")
+    environments = sorted(name.removeprefix("env:") for name in ini.sections() if name.startswith("env:"))
+    assert environments == MANIFESTS
+    assert set(environments) <= {board.environment for board in BOARDS}
+
+
+def test_the_build_and_the_host_mean_the_same_firmware(identity: ModuleType) -> None:
+    for port in {identity.board_manifest(name)["build"]["port"] for name in MANIFESTS}:
+        assert identity.firmware_hash(ROOT / "device", port).hex() == firmware_hash(port)
+
+
+def test_memory_is_divided_without_rest(environment: str, identity: ModuleType) -> None:
+    """Stack, statics and arena fill the chip's RAM, and the code its flash at most; no call is left that contracts."""
+    elf = firmware_elf(environment)
+    manifest = identity.board_manifest(environment)
+    at = symbols(elf)
+    assert at["__bl_stack_top"] == at["__bl_static_start"]
+    assert 0 <= at["__bl_arena_start"] - at["__bl_static_end"] < 8
+    ram = manifest["upload"]["maximum_ram_size"]
+    assert at["__bl_arena_end"] - at["__bl_stack_low"] == ram
+    board = next(board for board in BOARDS if board.environment == environment)
+    assert (board.ram_bytes, board.flash_bytes) == (ram, manifest["upload"]["maximum_size"])
+    with elf.open("rb") as file:
+        flash = sum(segment["p_filesz"] for segment in ELFFile(file).iter_segments() if segment["p_type"] == "PT_LOAD")
+    assert flash <= board.flash_bytes
+    if board.ram_bytes == 8192:
+        assert at["__bl_arena_end"] - at["__bl_arena_start"] >= 5 * 1024
+    tools = manifest["build"]["toolchain"]
+    code = subprocess.run([f"{tools}objdump", "-d", elf], capture_output=True, text=True, check=True).stdout
+    assert "vfma" not in code
+    assert "vfms" not in code
+
+
+def test_a_second_build_is_none(environment: str) -> None:
+    elf = firmware_elf(environment)
+    before = elf.stat().st_mtime_ns
+    assert firmware_elf(environment).stat().st_mtime_ns == before
+
+
+def test_platformio_alone_builds_it() -> None:
+    """`pio run`, as a person types it: no registry is asked."""
+    missing = find.missing_to_build("qemu_stm32f100")
+    if missing:
+        pytest.skip(f"needs {'; '.join(map(str, missing))}; {find.SETUP} installs it")
+    firmware_elf("qemu_stm32f100")  # lays SCons down, as scripts/setup-firmware does
+    command = [sys.executable, "-m", "platformio", "run", "-e", "qemu_stm32f100"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[SUCCESS]" in done.stdout
+
+
+def test_a_board_without_a_port_is_refused() -> None:
+    with pytest.raises(ToolchainError, match=r"qemu_lx106 has no firmware yet; there is one for .*qemu_stm32f405"):
+        firmware_elf("qemu_lx106")
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find.shutil, "which", lambda name: None)
+    listed = [str(missing) for missing in find.missing_to_build("qemu_stm32f405")]
+    assert "the compiler arm-none-eabi-gcc (apt install gcc-arm-none-eabi)" in listed
