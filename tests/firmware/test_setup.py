@@ -1,4 +1,4 @@
-"""scripts/setup-firmware --check tells what is missing of the families asked for; what it cannot find out is no success."""
+"""scripts/setup-firmware --check names what is missing; what it cannot find out is no success."""
 
 from __future__ import annotations
 
