@@ -37,6 +37,8 @@ void board_start(void)
     PLIC_ENABLE = 1u << UART0_SOURCE;
     PLIC_THRESHOLD = 0;
     RISCV_SET(mie, RISCV_MIE_MEIE);
+
+    RISCV_WRITE(mcountinhibit, 0); /* all counters count */
 }
 
 __attribute__((interrupt("machine"))) void riscv_external_interrupt(void)
