@@ -1,4 +1,4 @@
-/* QEMU's machine "virt" with one RV32 hart (hw/riscv/virt.c): what uart16550.c and uart16550_main.c want of it. */
+/* QEMU's machine "virt" (hw/riscv/virt.c), as uart16550.c and uart16550_main.c want it. */
 #ifndef UART16550_BOARD_H
 #define UART16550_BOARD_H
 
@@ -14,8 +14,8 @@
 
 #define UART16550_REGISTER(index) (*(volatile uint8_t *)(0x10000000u + (index)))
 
-/* No bit takes time on this line; of the rate only the timeout of the receive FIFO is left, four characters long. So the
- * fastest one: 399,193 baud. */
+/* Bits take no time on this line. Only the receive FIFO's timeout, four characters, follows from the rate: the highest
+ * there is, 399,193 baud, makes it 0.1 ms. */
 #define UART16550_DIVISOR 1u
 
 static inline void uart16550_interrupts_off(void)
@@ -30,7 +30,7 @@ static inline void uart16550_interrupts_on(void)
 
 static inline void uart16550_sleep(void)
 {
-    __asm__ volatile("wfi" ::: "memory"); /* ends for what is pending though it is not taken (3.2.3) */
+    __asm__ volatile("wfi" ::: "memory"); /* ends for what is pending and not taken too (3.2.3) */
     uart16550_interrupts_on();
 }
 

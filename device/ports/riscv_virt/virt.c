@@ -18,21 +18,28 @@
 
 enum { UART0_SOURCE = 10, FINISHER_RESET = 0x7777 };
 
-/* virt.ld divides the RAM like this. */
-static const uint32_t RAM_START = 0x80000000u, RAM_BYTES = 128u << 20, CODE_BYTES = 1u << 20;
+static const uint32_t RAM_START = 0x80000000u, RAM_BYTES = 128u << 20;
 
 /* Both are called from start.S alone. */
 void riscv_external_interrupt(void);
 _Noreturn void riscv_fault(uint32_t sp);
 
+/* Up to the stack code and constants, which nobody writes; from there on data, which nobody runs. The first region that
+ * holds an address counts. */
+static void protect_memory(void)
+{
+    const uint32_t code_bytes = (uint32_t)(uintptr_t)__bl_stack_low - RAM_START;
+    const uint32_t code = RISCV_PMP_LOCKED | RISCV_PMP_NAPOT | RISCV_PMP_R | RISCV_PMP_X;
+    const uint32_t data = RISCV_PMP_LOCKED | RISCV_PMP_NAPOT | RISCV_PMP_R | RISCV_PMP_W;
+
+    RISCV_WRITE(pmpaddr0, RISCV_PMP_REGION(RAM_START, code_bytes));
+    RISCV_WRITE(pmpaddr1, RISCV_PMP_REGION(RAM_START, RAM_BYTES));
+    RISCV_WRITE(pmpcfg0, code | data << 8);
+}
+
 void board_start(void)
 {
-    /* The first region that fits counts. Locked regions outlive a reset in QEMU 7.2; the same is written then. */
-    RISCV_WRITE(pmpaddr0, RISCV_PMP_REGION(RAM_START, CODE_BYTES));
-    RISCV_WRITE(pmpaddr1, RISCV_PMP_REGION(RAM_START, RAM_BYTES));
-    RISCV_WRITE(pmpcfg0, (uint32_t)(RISCV_PMP_LOCKED | RISCV_PMP_NAPOT | RISCV_PMP_R | RISCV_PMP_X) |
-                             (uint32_t)(RISCV_PMP_LOCKED | RISCV_PMP_NAPOT | RISCV_PMP_R | RISCV_PMP_W) << 8);
-
+    protect_memory();
     PLIC_PRIORITY(UART0_SOURCE) = 1;
     PLIC_ENABLE = 1u << UART0_SOURCE;
     PLIC_THRESHOLD = 0;

@@ -131,7 +131,8 @@ void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr)
     uint32_t exception = ICSR & 0x1FFu;
 
     *at++ = 0;
-    at = exception == 3 ? bl_text_put(at, "bitloop: HardFault") : bl_text_put_word(at, "bitloop: exception ", exception);
+    at = exception == 3 ? bl_text_put(at, "bitloop: HardFault")
+                        : bl_text_put_word(at, "bitloop: exception ", exception);
     at = bl_text_put_word(at, " pc=", pc);
     at = bl_text_put_word(at, " lr=", lr);
     at = bl_text_put_word(at, " sp=", sp);

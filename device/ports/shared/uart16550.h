@@ -1,16 +1,18 @@
-/* The 16550 UART (PC16550D, National Semiconductor), one a port: received bytes come by interrupt into a ring, sent ones
- * are polled, while the interrupt goes on receiving. The port brings uart16550_board.h:
+/* The UART 16550 (National Semiconductor, PC16550D), one a port: received bytes come by interrupt into a ring, sent ones
+ * are polled while the interrupt goes on receiving. The port brings uart16550_board.h, with
  *
- *   UART16550_REGISTER(index)      register 0 to 7 as a volatile lvalue of the width and spacing that the bus wants
- *   UART16550_DIVISOR              clock / (16 * baud)
- *   BOARD_RING_BYTES               a power of two, up to 32768
- *   BOARD_BODY_BYTES, BOARD_NAME, BOARD_ISA, BOARD_TICKS_PER_SECOND    for bl_port
- *   uart16550_interrupts_off()     no interrupt from here on; one that comes stays pending
+ *   UART16550_REGISTER(index)    register 0 to 7, a volatile lvalue of the width and at the spacing that the bus has
+ *   UART16550_DIVISOR            clock / (16 * baud)
+ *   uart16550_interrupts_off()   no interrupt is taken from here on; those that come stay pending
  *   uart16550_interrupts_on()
- *   uart16550_sleep()              with interrupts off: sleep until one is pending, be it since before; then they are on
- *   board_stack_pointer()          that of who calls
+ *   uart16550_sleep()            with interrupts off: sleep until one is pending, be it already; then they are on
+ *   BOARD_RING_BYTES             a power of two, up to 32768
  *
- * and sees to it that the UART's interrupt calls uart16550_interrupt. */
+ * and for uart16550_main.c BOARD_NAME, BOARD_ISA, BOARD_BODY_BYTES, BOARD_TICKS_PER_SECOND and
+ *
+ *   board_stack_pointer()        that of who calls
+ *
+ * The UART's interrupt must call uart16550_interrupt. */
 #ifndef UART16550_H
 #define UART16550_H
 

@@ -12,8 +12,7 @@ extern uint8_t __bl_arena_start[], __bl_arena_end[];
 
 /* --- the port's -------------------------------------------------------------------------------------------------- */
 
-/* Called first, with interrupts off: memory protection, timer, and the UART's interrupt as far as its controller. The
- * interrupt must call uart16550_interrupt. */
+/* Called first, with interrupts off: memory protection, timer, and the controller of the UART's interrupt. */
 void board_start(void);
 
 /* For bl_port, in ticks of BOARD_TICKS_PER_SECOND. */
