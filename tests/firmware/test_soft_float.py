@@ -35,7 +35,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         find_compiler()
     except ToolchainError as error:
         pytest.skip(str(error))
-    return oracle.build(tmp_path_factory.mktemp("soft_float"))
+    built: ctypes.CDLL = oracle.build(tmp_path_factory.mktemp("soft_float"))
+    return built
 
 
 def test_every_exponent_with_every_other(library: ctypes.CDLL) -> None:

@@ -84,7 +84,7 @@ def test_firmware_of_other_sources_is_told(f405: str, models: Models, drawn_imag
     assert run(model, own, images, options=OPTIONS).verdict == "exact"  # of that nothing is known
 
 
-@pytest.mark.parametrize("name", ["stm32f405", "stm32f100", "rv32imc"])
+@pytest.mark.parametrize("name", ["stm32f405", "stm32f100", "rv32imc", "lx106"])
 def test_instructions_do_not_depend_on_the_shift(
     name: str, url_of: UrlOf, models: Models, drawn_images: Images
 ) -> None:
