@@ -175,6 +175,7 @@ def test_a_loop_of_known_length_takes_so_many_instructions(mischievous: Path, sh
     url = f"qemu://lx106?elf={mischievous}&arena=1007&icount={shift}"
     with Session(url, timing=TIMING, on_raw=raw.extend) as session:
         info = session.connect()
+    assert info.instructions_per_tick is not None
     took = [int(each, 16) * info.instructions_per_tick for each in re.findall(rb"took=([0-9a-f]{16})", bytes(raw))]
     assert info.instructions_per_tick == pytest.approx(1e9 / (40e6 * 2**shift))
     assert len(took) == 3
