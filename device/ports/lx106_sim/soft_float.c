@@ -78,8 +78,8 @@ static inline uint32_t normalized(uint32_t a, int32_t *exponent)
 
 /* --- sum ---------------------------------------------------------------------------------------------------------- */
 
-/* `large` or both are infinite or NaN. */
-static RARE uint32_t add_special(uint32_t large, uint32_t small)
+/* `large` or both are infinite or NaN. Small enough to be in line: a sum that calls nothing needs no stack. */
+static inline uint32_t add_special(uint32_t large, uint32_t small)
 {
     if (is_nan(large) || (small << 1 == large << 1 && small != large)) {
         return BL_CANONICAL_NAN; /* the other one is infinity less itself */
