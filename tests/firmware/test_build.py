@@ -102,8 +102,8 @@ def test_platformio_alone_builds_it() -> None:
 
 
 def test_a_board_without_a_port_is_refused() -> None:
-    with pytest.raises(ToolchainError, match=r"qemu_lx106 has no firmware yet; there is one for .*qemu_stm32f405"):
-        firmware_elf("qemu_lx106")
+    with pytest.raises(ToolchainError, match=r"qemu_none has no firmware yet; there is one for .*qemu_stm32f405"):
+        firmware_elf("qemu_none")
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

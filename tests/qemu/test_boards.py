@@ -39,7 +39,7 @@ def board(request: pytest.FixtureRequest) -> str:
 
 
 def test_no_board_is_forgotten() -> None:
-    assert {"stm32f405", "stm32f100"} <= set(BOARDS)
+    assert {"stm32f405", "stm32f100", "rv32imc"} <= set(BOARDS)
 
 
 def test_a_run_is_exact_and_two_agree_within_a_tick(
@@ -84,7 +84,7 @@ def test_firmware_of_other_sources_is_told(f405: str, models: Models, drawn_imag
     assert run(model, own, images, options=OPTIONS).verdict == "exact"  # of that nothing is known
 
 
-@pytest.mark.parametrize("name", ["stm32f405", "stm32f100"])
+@pytest.mark.parametrize("name", ["stm32f405", "stm32f100", "rv32imc", "lx106"])
 def test_instructions_do_not_depend_on_the_shift(
     name: str, url_of: UrlOf, models: Models, drawn_images: Images
 ) -> None:

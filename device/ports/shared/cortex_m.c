@@ -6,6 +6,7 @@
 #include "cortex_m.h"
 
 #include "bl_server.h"
+#include "bl_text.h"
 
 #define SYST_CSR CORTEX_M_REGISTER(0xE000E010u)
 #define SYST_RVR CORTEX_M_REGISTER(0xE000E014u)
@@ -120,24 +121,6 @@ uint32_t cortex_m_calibrated_hz(void)
 
 /* --- faults ------------------------------------------------------------------------------------------------------ */
 
-static uint8_t *put_text(uint8_t *at, const char *text)
-{
-    while (*text != 0) {
-        *at++ = (uint8_t)*text++;
-    }
-    return at;
-}
-
-static uint8_t *put_word(uint8_t *at, const char *name, uint32_t word)
-{
-    at = put_text(at, name);
-    for (unsigned shift = 32; shift > 0;) {
-        shift -= 4;
-        *at++ = (uint8_t)"0123456789abcdef"[(word >> shift) & 15u];
-    }
-    return at;
-}
-
 /* Called by cortex_m_fault alone, which names it in assembly. */
 __attribute__((noreturn, used)) void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr);
 
@@ -148,14 +131,15 @@ void cortex_m_fault_report(uint32_t sp, uint32_t pc, uint32_t lr)
     uint32_t exception = ICSR & 0x1FFu;
 
     *at++ = 0;
-    at = exception == 3 ? put_text(at, "bitloop: HardFault") : put_word(at, "bitloop: exception ", exception);
-    at = put_word(at, " pc=", pc);
-    at = put_word(at, " lr=", lr);
-    at = put_word(at, " sp=", sp);
-    at = put_word(at, " cfsr=", CFSR);
-    at = put_word(at, " hfsr=", HFSR);
-    at = put_word(at, " bfar=", BFAR);
-    at = put_text(at, "\r\n");
+    at = exception == 3 ? bl_text_put(at, "bitloop: HardFault")
+                        : bl_text_put_word(at, "bitloop: exception ", exception);
+    at = bl_text_put_word(at, " pc=", pc);
+    at = bl_text_put_word(at, " lr=", lr);
+    at = bl_text_put_word(at, " sp=", sp);
+    at = bl_text_put_word(at, " cfsr=", CFSR);
+    at = bl_text_put_word(at, " hfsr=", HFSR);
+    at = bl_text_put_word(at, " bfar=", BFAR);
+    at = bl_text_put(at, "\r\n");
     *at++ = 0;
     cortex_m_last_words(text, (size_t)(at - text));
     __asm__ volatile("dsb" ::: "memory");

@@ -1,6 +1,7 @@
 """The catalogue of boards: what each is, how much memory it has, what builds for it and what emulates it.
 
-Memory is the chip's, from its data sheet; how much of it a model gets, only the firmware's HELLO says.
+Memory is the chip's, from its data sheet, or what the firmware takes of an emulated machine that has more than any
+chip; how much of it a model gets, only the firmware's HELLO says.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ BOARDS: tuple[Board, ...] = (
         "rv32imc",
         "RV32IMC, emulated: the instruction set of an ESP32-C3",
         "RV32IMC",
-        128 * MIB,
-        0,
+        1048 * KIB,
+        1024 * KIB,
         "qemu_rv32imc",
         "riscv_virt",
         "qemu://rv32imc",
@@ -115,8 +116,8 @@ BOARDS: tuple[Board, ...] = (
         "lx106",
         "Xtensa LX106, emulated: the family of the ESP32",
         "Xtensa LX106, call0",
-        128 * MIB,
-        0,
+        1048 * KIB,
+        1024 * KIB,
         "qemu_lx106",
         "lx106_sim",
         "qemu://lx106",
