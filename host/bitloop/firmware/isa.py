@@ -1,7 +1,7 @@
 """What instructions do to the flow of a program and to its stack pointer, for each instruction set of the boards.
 
-Instructions are read as text, as objdump of the compiler's own toolchain prints them. Only what calls, jumps, returns or
-moves the stack pointer is told apart; a writer of the stack pointer that is not understood is said to be unknown.
+Instructions are read as text, as objdump of the compiler's own toolchain prints them. Only what calls, jumps, returns
+or moves the stack pointer is told apart; what writes it in another way than those known here is said to be unknown.
 """
 
 from __future__ import annotations
@@ -56,12 +56,20 @@ class Isa:
         pushed: bytes by which an instruction lowers the stack pointer, or None where that cannot be told.
         literal_calls: whether a call through a register may be one of a function whose address the caller has loaded.
         table_jump: function that a switch jumps through, or "".
+        return_address_bytes: what a call pushes.
+        skipping: instructions that skip the one after them.
     """
 
     flow: Callable[[Instruction], Flow]
     pushed: Callable[[Instruction, Mapping[str, int]], int | None]
     literal_calls: bool = False
     table_jump: str = ""
+    return_address_bytes: int = 0
+    skipping: tuple[str, ...] = ()
+
+    def skips(self, instruction: Instruction) -> bool:
+        """Tell whether the instruction after this one may be left out."""
+        return instruction.mnemonic in self.skipping
 
 
 _TARGET = re.compile(r"(?:0x)?([0-9a-f]+) <[^>]*>")
@@ -77,7 +85,7 @@ def _first(instruction: Instruction) -> str:
     return instruction.operands.split(",")[0].strip()
 
 
-# --- ARM, Thumb-2 ------------------------------------------------------------------------------------------------------
+# --- ARM, Thumb-2 -----------------------------------------------------------------------------------------------------
 
 _CONDITION = "(eq|ne|cs|cc|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le|al)?"
 _ARM_CALL = re.compile(rf"blx?{_CONDITION}$")
@@ -129,7 +137,7 @@ def _arm_list_bytes(registers: str) -> int:
     return total
 
 
-# --- RISC-V ------------------------------------------------------------------------------------------------------------
+# --- RISC-V -----------------------------------------------------------------------------------------------------------
 
 
 def _riscv_flow(instruction: Instruction) -> Flow:
@@ -153,16 +161,11 @@ def _riscv_pushed(instruction: Instruction, values: Mapping[str, int]) -> int | 
     name = instruction.mnemonic.removeprefix("c.")
     if changed := re.match(r"sp,\s*(?:sp,\s*)?(-?\d+)$", instruction.operands):
         return max(-int(changed[1]), 0) if name in ("add", "addi", "addi16sp") else None
-    stores = re.match(r"f?s[bhwd]$|b|csrw$", name)
-    swaps = name.startswith("csrr") and re.match(r"[^,]*,\s*[^,]*,\s*sp", instruction.operands) is None
-    return None if _first(instruction) == "sp" and not stores and (swaps or name != "mv") else _riscv_moved(instruction)
+    only_reads = re.match(r"s[bhwd]$|b", name)
+    return None if _first(instruction) == "sp" and not only_reads else 0
 
 
-def _riscv_moved(instruction: Instruction) -> int | None:
-    return None if instruction.mnemonic in ("mv", "c.mv") and _first(instruction) == "sp" else 0
-
-
-# --- Xtensa, call0 ABI -------------------------------------------------------------------------------------------------
+# --- Xtensa, call0 ABI ------------------------------------------------------------------------------------------------
 
 
 def _xtensa_flow(instruction: Instruction) -> Flow:
@@ -193,7 +196,11 @@ def _xtensa_pushed(instruction: Instruction, values: Mapping[str, int]) -> int |
     return None if _first(instruction) in ("a1", "sp") and not stores else 0
 
 
-# --- AVR ---------------------------------------------------------------------------------------------------------------
+# --- AVR --------------------------------------------------------------------------------------------------------------
+
+
+_AVR_RETURN_BYTES = 3
+"""On chips of up to 128 KB it is 2: there it counts one too much."""
 
 
 def _avr_flow(instruction: Instruction) -> Flow:
@@ -221,7 +228,7 @@ def _avr_pushed(instruction: Instruction, values: Mapping[str, int]) -> int | No
     if name == "push":
         return 1
     if name == "rcall" and _target(instruction) == instruction.address + 2:
-        return 3  # the return address; 2 on chips of up to 128 KB, where 3 is too much by one
+        return _AVR_RETURN_BYTES
     return None if name == "out" and _first(instruction) in ("0x3d", "0x3e") else 0
 
 
@@ -229,7 +236,13 @@ ISAS: Mapping[str, Isa] = {
     "EM_ARM": Isa(_arm_flow, _arm_pushed),
     "EM_RISCV": Isa(_riscv_flow, _riscv_pushed),
     "EM_XTENSA": Isa(_xtensa_flow, _xtensa_pushed, literal_calls=True),
-    "EM_AVR": Isa(_avr_flow, _avr_pushed, table_jump="__tablejump2__"),
+    "EM_AVR": Isa(
+        _avr_flow,
+        _avr_pushed,
+        table_jump="__tablejump2__",
+        return_address_bytes=_AVR_RETURN_BYTES,
+        skipping=("cpse", "sbic", "sbis", "sbrc", "sbrs"),
+    ),
 }
 """By pyelftools' name of the processor."""
 

@@ -1,0 +1,268 @@
+"""Which functions a call through a pointer may reach, from the debugging information of a firmware.
+
+A call through a pointer names it in its source line: ``port->write(…)``. Debugging information holds the source lines
+that a function was compiled from (those of functions inlined into it too), and the type of every pointer to a function.
+C lets such a call reach functions of that type only, so every function of the type counts as reached.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.construct import ConstructError
+from elftools.dwarf.compileunit import CompileUnit
+from elftools.dwarf.die import DIE
+from elftools.dwarf.lineprogram import LineProgram
+from elftools.elf.elffile import ELFFile
+
+from bitloop.errors import ToolchainError
+
+__all__ = ["Declared", "Pointers", "read_pointers"]
+
+_POINTED = ("DW_TAG_member", "DW_TAG_formal_parameter", "DW_TAG_variable")
+_TRANSPARENT = ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type")
+_SWITCH = re.compile(r"\bswitch\b")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Where the source defines a function."""
+
+    file: str
+    line: int
+
+
+@dataclass
+class Pointers:
+    """What debugging information says.
+
+    Attributes:
+        functions: addresses of the functions, by type.
+        types: types of the pointers to functions, by the name of the variable, parameter or member.
+        declared: where a function is defined, by its address.
+        lines: source file and line of code, by its first address, in ascending order.
+        texts: lines of the source files that were looked into; none of one that is not there, as a library's.
+    """
+
+    functions: dict[str, set[int]] = field(default_factory=dict)
+    types: dict[str, set[str]] = field(default_factory=dict)
+    declared: dict[int, Declared] = field(default_factory=dict)
+    lines: list[tuple[int, Path | None, int]] = field(default_factory=list)
+    texts: dict[Path, Sequence[str]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def _name(self) -> re.Pattern[str]:
+        names = "|".join(sorted(map(re.escape, self.types), key=len, reverse=True))
+        return re.compile(rf"\b({names or '(?!)'})\s*\)?\s*\(")
+
+    def called_from(self, first: int, last: int) -> set[str]:
+        """Give the names of the pointers that the code from ``first`` to before ``last`` calls through."""
+        return {name for text in self._source(first, last) for name in self._name.findall(text)}
+
+    def reached_through(self, names: Iterable[str]) -> set[int]:
+        """Give the functions that pointers of these names may lead to: none where there is none of their types."""
+        found: set[int] = set()
+        for name in names:
+            for signature in self.types[name]:
+                found |= self.functions.get(signature, set())
+        return found
+
+    def has_switch(self, first: int, last: int) -> bool:
+        """Tell whether the code was compiled from a switch, whose jump through a table leads to its own cases."""
+        return any(_SWITCH.search(text) for text in self._source(first, last))
+
+    def place(self, address: int) -> str:
+        """Give file and line of an instruction, for a message."""
+        at = bisect.bisect_right(self.lines, address, key=lambda line: line[0]) - 1
+        if at < 0 or self.lines[at][1] is None:
+            return f"address {address:#x}"
+        _, file, line = self.lines[at]
+        return f"{file}:{line}"
+
+    def _source(self, first: int, last: int) -> Iterator[str]:
+        """The source lines of code."""
+        at = max(bisect.bisect_right(self.lines, first, key=lambda line: line[0]) - 1, 0)
+        seen: set[tuple[Path, int]] = set()
+        while at < len(self.lines) and self.lines[at][0] < last:
+            _, file, line = self.lines[at]
+            at += 1
+            if file is None or (file, line) in seen:
+                continue
+            seen.add((file, line))
+            text = self._text(file)
+            if 0 < line <= len(text):
+                yield text[line - 1]
+
+    def _text(self, path: Path) -> Sequence[str]:
+        if path not in self.texts:
+            try:
+                self.texts[path] = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError:
+                self.texts[path] = ()
+        return self.texts[path]
+
+
+def read_pointers(path: Path) -> Pointers:
+    """Read a firmware's debugging information.
+
+    Raises:
+        ToolchainError: it cannot be read, or there is none.
+    """
+    pointers = Pointers()
+    try:
+        with path.open("rb") as file:
+            image = ELFFile(file)
+            if not image.has_dwarf_info():
+                raise ToolchainError(f"{path} holds no debugging information; compile it with -g")
+            dwarf = image.get_dwarf_info(relocate_dwarf_sections=False)
+            for unit in dwarf.iter_CUs():
+                _read_unit(pointers, unit)
+                program = dwarf.line_program_for_CU(unit)
+                if program is not None:
+                    _read_lines(pointers, program, _directory(unit))
+    except OSError as error:
+        raise ToolchainError(f"{path} cannot be read: {error}; build the firmware first") from error
+    except (ELFError, DWARFError, ConstructError, KeyError, ValueError) as error:
+        raise ToolchainError(f"the debugging information of {path} cannot be read: {error}; build it again") from error
+    pointers.lines.sort(key=lambda line: line[0])
+    return pointers
+
+
+def _read_unit(pointers: Pointers, unit: CompileUnit) -> None:
+    for die in unit.iter_DIEs():
+        if die.tag == "DW_TAG_subprogram" and "DW_AT_ranges" in die.attributes:
+            raise ValueError("a function lies in several pieces; compile with -fno-reorder-blocks-and-partition")
+        if die.tag == "DW_TAG_subprogram" and "DW_AT_low_pc" in die.attributes:
+            address = int(die.attributes["DW_AT_low_pc"].value)
+            origin = _origin(die)
+            if _is_typed(origin):
+                pointers.functions.setdefault(_function_type(origin), set()).add(address)
+            line = _attribute(die, "DW_AT_decl_line")
+            name = _file_name(unit, _attribute(die, "DW_AT_decl_file"))
+            if line is not None and name is not None:
+                pointers.declared[address] = Declared(name, line)
+        elif die.tag in _POINTED and "DW_AT_name" in die.attributes:
+            function = _pointed_function(die)
+            if function is not None:
+                name = die.attributes["DW_AT_name"].value.decode()
+                pointers.types.setdefault(name, set()).add(_function_type(function))
+
+
+def _is_typed(die: DIE) -> bool:
+    """Whether it is a function of C: those of the assembler have a name and no types."""
+    return die.tag == "DW_TAG_subprogram" and ("DW_AT_prototyped" in die.attributes or bool(die.has_children))
+
+
+def _origin(die: DIE) -> DIE:
+    """The DIE that holds the types of a function which was inlined, cloned, or declared in a class."""
+    for link in ("DW_AT_abstract_origin", "DW_AT_specification"):
+        if link in die.attributes:
+            return _origin(die.get_DIE_from_attribute(link))
+    return die
+
+
+def _attribute(die: DIE, name: str) -> int | None:
+    """A number, of the DIE or of the one it comes from."""
+    if name in die.attributes:
+        return int(die.attributes[name].value)
+    for link in ("DW_AT_abstract_origin", "DW_AT_specification"):
+        if link in die.attributes:
+            return _attribute(die.get_DIE_from_attribute(link), name)
+    return None
+
+
+def _type_of(die: DIE) -> DIE | None:
+    return die.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in die.attributes else None
+
+
+def _pointed_function(die: DIE) -> DIE | None:
+    """The function type that a variable, parameter or member points to, or an array of pointers does."""
+    seen = _type_of(die)
+    pointed = False
+    while seen is not None:
+        if seen.tag == "DW_TAG_subroutine_type":
+            return seen if pointed else None
+        if seen.tag == "DW_TAG_pointer_type" and not pointed:
+            pointed = True
+        elif seen.tag not in (*_TRANSPARENT, "DW_TAG_array_type"):
+            return None
+        seen = _type_of(seen)
+    return None
+
+
+def _function_type(die: DIE) -> str:
+    parameters = [
+        "..." if child.tag == "DW_TAG_unspecified_parameters" else _type_words(_type_of(child))
+        for child in die.iter_children()
+        if child.tag in ("DW_TAG_formal_parameter", "DW_TAG_unspecified_parameters")
+    ]
+    return f"{_type_words(_type_of(die))}({', '.join(parameters)})"
+
+
+def _type_words(die: DIE | None) -> str:
+    """A type in words that are the same for the same type in every compilation unit.
+
+    Qualifiers and the names of typedefs are left out: two types then count as the same at most too often.
+    """
+    if die is None:
+        return "void"
+    if die.tag in _TRANSPARENT:
+        return _type_words(_type_of(die))
+    if die.tag == "DW_TAG_pointer_type":
+        return f"{_type_words(_type_of(die))}*"
+    if die.tag == "DW_TAG_subroutine_type":
+        return _function_type(die)
+    if die.tag in ("DW_TAG_base_type", "DW_TAG_enumeration_type"):
+        size = int(die.attributes["DW_AT_byte_size"].value) if "DW_AT_byte_size" in die.attributes else 0
+        is_float = die.tag == "DW_TAG_base_type" and die.attributes["DW_AT_encoding"].value == 4
+        return f"{'float' if is_float else 'int'}{8 * size}"
+    name = die.attributes["DW_AT_name"].value.decode() if "DW_AT_name" in die.attributes else ""
+    return f"{die.tag} {name}"
+
+
+def _directory(unit: CompileUnit) -> Path:
+    top = unit.get_top_DIE()
+    found = top.attributes.get("DW_AT_comp_dir")
+    return Path(found.value.decode()) if found is not None else Path()
+
+
+def _file_name(unit: CompileUnit, number: int | None) -> str | None:
+    program = unit.dwarfinfo.line_program_for_CU(unit)
+    if number is None or program is None:
+        return None
+    path = _file_path(program, number, Path())
+    return None if path is None else path.name
+
+
+def _file_path(program: LineProgram, number: int, directory: Path) -> Path | None:
+    """The path of a file by its number, which counts from 0 since DWARF 5, from 1 before."""
+    header = program.header
+    files, folders = header["file_entry"], header["include_directory"]
+    since_5 = header["version"] >= 5
+    index = number if since_5 else number - 1
+    if not 0 <= index < len(files):
+        return None
+    entry = files[index]
+    name = Path(entry.name.decode())
+    if since_5:
+        folder = Path(folders[entry.dir_index].decode())
+    else:
+        folder = Path(folders[entry.dir_index - 1].decode()) if entry.dir_index else Path()
+    return directory / folder / name
+
+
+def _read_lines(pointers: Pointers, program: LineProgram, directory: Path) -> None:
+    paths: dict[int, Path | None] = {}
+    for entry in program.get_entries():
+        state = entry.state
+        if state is None:
+            continue
+        if state.file not in paths:
+            paths[state.file] = _file_path(program, state.file, directory)
+        pointers.lines.append((state.address, None if state.end_sequence else paths[state.file], state.line))

@@ -1,0 +1,208 @@
+"""The most stack that a firmware can take, from its build: frames of its functions along the deepest calls.
+
+What it holds for, and what it does not cover, docs/device.md says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bitloop.boards.toolchains import toolchain_of
+from bitloop.errors import ToolchainError
+from bitloop.firmware import find
+from bitloop.firmware.build import firmware_elf
+from bitloop.firmware.calls import Function, functions_of, read_frames
+from bitloop.firmware.elf import Elf, read_elf
+from bitloop.firmware.pointers import read_pointers
+
+__all__ = ["Interrupts", "StackBound", "bound_of", "stack_bound"]
+
+
+@dataclass(frozen=True)
+class Interrupts:
+    """What may run on top of the deepest call, as a board's manifest says (``build.stack``).
+
+    Attributes:
+        handlers: functions that the hardware calls.
+        frame_bytes: what it pushes before one of them, alignment included, beyond what the compiler counts as theirs.
+        is_nested: whether handlers interrupt one another, each once; else only one runs at a time.
+        not_counted: functions that the hardware calls and that begin a stack of their own, such as that of a fault,
+            which ends in a reset.
+    """
+
+    handlers: tuple[str, ...] = ()
+    frame_bytes: int = 0
+    is_nested: bool = False
+    not_counted: tuple[str, ...] = ()
+
+    @classmethod
+    def from_manifest(cls, stated: Mapping[str, object]) -> Interrupts:
+        """Read ``build.stack``.
+
+        Raises:
+            ToolchainError: it has a key that is not known, or a value of another type.
+        """
+        found = cls()
+        for key, value in stated.items():
+            if key in ("handlers", "not_counted") and isinstance(value, list):
+                names = tuple(map(str, value))
+                found = replace(found, handlers=names) if key == "handlers" else replace(found, not_counted=names)
+            elif key == "frame_bytes" and type(value) is int:
+                found = replace(found, frame_bytes=value)
+            elif key == "is_nested" and isinstance(value, bool):
+                found = replace(found, is_nested=value)
+            else:
+                raise ToolchainError(f"a board's manifest says build.stack.{key} = {value!r}, which is not understood")
+        return found
+
+
+@dataclass(frozen=True)
+class StackBound:
+    """The most stack a firmware can take.
+
+    Attributes:
+        bytes: main program and interrupts.
+        path: functions of the deepest call, each with its bytes; one that is left for another does not count any more.
+        interrupt_bytes: of these, those of interrupts, with what the hardware pushes.
+        interrupt_path: functions of the deepest interrupt.
+    """
+
+    bytes: int
+    path: tuple[tuple[str, int], ...]
+    interrupt_bytes: int
+    interrupt_path: tuple[tuple[str, int], ...]
+
+
+def stack_bound(environment: str, *, build: bool = False) -> StackBound:
+    """Compute the bound of the firmware that is built for an environment of the local platform.
+
+    Args:
+        environment: e.g. ``qemu_stm32f405``.
+        build: build the firmware where it is not up to date.
+
+    Raises:
+        ToolchainError: it is not built, its toolchain is missing, or there is no bound: the message names the
+            recursion, the frame or the call through a pointer that stands against one.
+    """
+    toolchain = toolchain_of(environment)
+    if toolchain is None:
+        raise ToolchainError(f"{environment} is built by PlatformIO's own toolchain; its stack has no bound here")
+    elf = firmware_elf(environment, build=build)
+    manifest = find.project().device / "platforms" / "bitloop" / "boards" / f"{environment}.json"
+    stated = json.loads(manifest.read_text(encoding="utf-8"))["build"].get("stack", {})
+    return bound_of(elf, Interrupts.from_manifest(stated), objdump=toolchain.prefix + "objdump")
+
+
+def bound_of(elf: Path, interrupts: Interrupts, *, objdump: str) -> StackBound:
+    """Compute the bound of a firmware whose .su files lie below its folder.
+
+    Raises:
+        ToolchainError: as of :func:`stack_bound`.
+    """
+    image = read_elf(elf)
+    graph = _Graph(image, functions_of(image, read_pointers(elf), read_frames(elf.parent), objdump=objdump))
+    entry = graph.entry()
+    deepest, path = graph.deepest(entry)
+    handlers = [graph.named(name) for name in interrupts.handlers]
+    found = sorted((graph.deepest(handler) for handler in handlers), key=lambda each: each[0], reverse=True)
+    counted = found if interrupts.is_nested else found[:1]
+    interrupt_bytes = sum(depth + interrupts.frame_bytes for depth, _ in counted)
+    graph.refuse_unreached([entry, *handlers, *(graph.named(name) for name in interrupts.not_counted)])
+    return StackBound(
+        bytes=deepest + interrupt_bytes,
+        path=path,
+        interrupt_bytes=interrupt_bytes,
+        interrupt_path=tuple(step for _, steps in counted for step in steps),
+    )
+
+
+class _Graph:
+    """Calls between functions, and how deep they go."""
+
+    def __init__(self, image: Elf, functions: Mapping[int, Function]) -> None:
+        self.image = image
+        self.functions = functions
+        self.depths: dict[int, tuple[int, int | None, int]] = {}
+        """Of a function: how deep it goes, the function that it goes there by, and its own bytes on that way."""
+
+    def named(self, name: str) -> Function:
+        address = self.image.symbol(name).address
+        return self.functions[address & ~1 if self.image.machine == "EM_ARM" else address]
+
+    def entry(self) -> Function:
+        """Where the program begins, on an empty stack: setting the stack pointer takes nothing of it."""
+        address = self.image.entry & ~1 if self.image.machine == "EM_ARM" else self.image.entry
+        if self.image.machine == "EM_AVR":  # the entry is the table of vectors, which jumps to every handler
+            address = self.image.symbol("__init").address
+        entry = self.functions.get(address)
+        if entry is None:
+            raise ToolchainError(f"{self.image.path}: no function lies where the program begins, at {address:#x}")
+        if entry.frame is None and not entry.is_compiled:
+            entry.frame = 0
+        return entry
+
+    def deepest(self, function: Function) -> tuple[int, tuple[tuple[str, int], ...]]:
+        """Give the depth of a function's deepest calls, and these."""
+        depth = self._depth(function, [])
+        path = []
+        at: int | None = function.address
+        while at is not None:
+            _, following, own = self.depths[at]
+            path.append((self.functions[at].name, own))
+            at = following
+        return depth, tuple(path)
+
+    def _depth(self, function: Function, above: list[Function]) -> int:
+        known = self.depths.get(function.address)
+        if known is not None:
+            return known[0]
+        if function in above:
+            names = [each.name for each in above[above.index(function) :]]
+            raise ToolchainError(
+                f"{self.image.path}: {' calls '.join([*names, function.name])}: a recursion has no bound of its stack"
+            )
+        if function.frame is None:
+            callers = " < ".join(each.name for each in reversed(above)) or "the hardware"
+            message = f"the stack of {function.name} (called by {callers}) is not known: {function.unknown}"
+            raise ToolchainError(f"{self.image.path}: {message}")
+        above.append(function)
+        best: tuple[int, int | None, int] = (function.frame, None, function.frame)
+        for edges, kept in ((function.calls, function.frame), (function.jumps, self._kept_in_jump(function))):
+            for address in edges:
+                depth = kept + self._depth(self.functions[address], above)
+                if depth > best[0]:
+                    best = (depth, address, kept)
+        above.pop()
+        self.depths[function.address] = best
+        return best[0]
+
+    def _kept_in_jump(self, function: Function) -> int:
+        """What stays on the stack when a function jumps to another: of a compiled one nothing (a tail call)."""
+        return 0 if function.is_compiled or function.frame is None else function.frame
+
+    def refuse_unreached(self, roots: Sequence[Function]) -> None:
+        """See that every compiled function is reached: the linker keeps none that nothing uses, so a call was missed.
+
+        Raises:
+            ToolchainError: one is not.
+        """
+        reached: set[int] = set()
+        waiting = [root.address for root in roots]
+        while waiting:
+            address = waiting.pop()
+            if address not in reached:
+                reached.add(address)
+                function = self.functions[address]
+                waiting += [*function.calls, *function.jumps]
+        missed = self._compiled_names(address for address in self.functions if address not in reached)
+        if missed:
+            raise ToolchainError(
+                f"{self.image.path}: nothing calls {', '.join(missed)}, yet the linker kept it: a call was overlooked, "
+                "or an interrupt that the board's manifest does not name (build.stack)"
+            )
+
+    def _compiled_names(self, addresses: Iterable[int]) -> list[str]:
+        return [self.functions[address].name for address in addresses if self.functions[address].is_compiled]
