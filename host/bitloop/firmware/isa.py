@@ -111,7 +111,7 @@ def _arm_flow(instruction: Instruction) -> Flow:
     if name.startswith(("pop", "ldm")) and re.search(r"\bpc\b", operands):
         return Flow(Kind.RETURN, may_go_on=conditional)
     if name.startswith(("ldr", "mov", "add")) and _first(instruction) == "pc":
-        returns = re.match(r"pc, (\[sp\], #4|lr)", operands)
+        returns = re.match(r"pc, (\[sp\], #\d+|lr)", operands)
         return Flow(Kind.RETURN if returns else Kind.JUMP, None, may_go_on=conditional)
     return _NEXT
 
