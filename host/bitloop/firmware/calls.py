@@ -23,6 +23,10 @@ __all__ = ["Frame", "Function", "functions_of", "read_frames"]
 _LINE = re.compile(r"^\s*([0-9a-f]+):\t(\S+)(?:\s+(.*))?$")
 _FRAME = re.compile(r"^(?P<file>.*):(?P<line>\d+):\d+:(?P<name>.+)\t(?P<bytes>\d+)\t(?P<kind>[a-z,]+)$")
 _DISASSEMBLE_S = 60.0
+_CONSTRUCTOR = "_GLOBAL__sub_"
+"""What GCC's names of functions that construct the objects of C++ begin with."""
+_CONSTRUCTS = ("__do_global_ctors", "__do_global_dtors")
+"""Start-up code of AVR that calls these from a table."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class Function:
         name: of the linker's.
         address: of its first instruction.
         end: of the first byte behind it.
-        frame: bytes of stack it takes, the return address too where a call pushes one; None: cannot be told.
+        frame: bytes of stack it takes, the return address too where a call pushes one.
         is_compiled: whether the compiler told its frame. Such a function gives it back before it jumps to another one;
             of others that is not known.
-        unknown: why the frame cannot be told.
+        sets_stack: whether it changes the stack pointer by what is not known, as start-up code does that sets it.
+        unknown: why its frame, or what it calls, cannot be told; "" where both can. What is no function but data among
+            code is so too, and nothing calls it.
         calls: addresses of the functions that it calls, each with the address of one instruction that does.
         jumps: the same of those that it jumps to.
     """
@@ -55,8 +61,9 @@ class Function:
     name: str
     address: int
     end: int
-    frame: int | None = None
+    frame: int = 0
     is_compiled: bool = False
+    sets_stack: bool = False
     unknown: str = ""
     calls: dict[int, int] = field(default_factory=dict)
     jumps: dict[int, int] = field(default_factory=dict)
@@ -93,7 +100,7 @@ def functions_of(image: Elf, pointers: Pointers, frames: Iterable[Frame], *, obj
     """Give the functions of a firmware by address, with all that they call.
 
     Raises:
-        ToolchainError: the disassembler failed, the processor is not known, or a call cannot be followed.
+        ToolchainError: the disassembler failed, or the processor is not known.
     """
     isa = ISAS.get(image.machine)
     if isa is None:
@@ -104,10 +111,13 @@ def functions_of(image: Elf, pointers: Pointers, frames: Iterable[Frame], *, obj
     files = _files_of(image)
     owner = _Owner(functions)
     table_jump = image.by_name.get(isa.table_jump)
+    constructors = [address for address, each in functions.items() if each.name.startswith(_CONSTRUCTOR)]
     for function in functions.values():
         lines = _between(code, function.address, function.end)
         _set_frame(isa, function, lines, _frame_of(function, files, pointers, by_name, by_place))
         _Follow(image, isa, pointers, owner, table_jump).follow(function, lines)
+        if function.name in _CONSTRUCTS:
+            function.calls.update(dict.fromkeys(constructors, function.address))
     return functions
 
 
@@ -226,13 +236,13 @@ def _frame_of(
 def _set_frame(isa: Isa, function: Function, lines: Sequence[Instruction], frame: Frame | None) -> None:
     if frame is not None:
         function.is_compiled = True
-        if frame.is_bounded:
-            function.frame = frame.size
-        else:
+        function.frame = frame.size
+        if not frame.is_bounded:
             function.unknown = f"its frame depends on what it is given ({frame.file}:{frame.line}, -fstack-usage)"
         return
     pushed = pushed_bytes(isa, lines)
     if pushed is None:
+        function.sets_stack = True
         function.unknown = (
             "it came without -fstack-usage, and changes its stack pointer in a way that is not understood"
         )
@@ -273,11 +283,8 @@ class _Follow:
     def _add(self, function: Function, kind: Kind, target: int, instruction: Instruction) -> None:
         callee = self.owner.of(target)
         if callee is None:
-            raise ToolchainError(
-                f"{self.image.path}: {function.name} {kind.value} {target:#x} at {instruction.address:#x}, where no "
-                "function lies"
-            )
-        if kind is Kind.CALL or (self.table_jump is not None and callee.address == self.table_jump.address):
+            function.unknown = f"it {kind.value} {target:#x} at {instruction.address:#x}, where no function lies"
+        elif kind is Kind.CALL or (self.table_jump is not None and callee.address == self.table_jump.address):
             function.calls.setdefault(callee.address, instruction.address)
         elif callee is not function:
             function.jumps.setdefault(callee.address, instruction.address)
@@ -288,16 +295,14 @@ class _Follow:
         """Add what calls and jumps through registers may reach; a switch jumps within its function."""
         if function.name == self.isa.table_jump:
             return
-        names = self.pointers.called_from(function.address, function.end)
+        called = self.pointers.called_from(function.address, function.end)
         loaded = self._loaded(lines) if self.isa.literal_calls else set()
-        reached = self.pointers.reached_through(names) | loaded
+        reached = self.pointers.reached_through(called) | loaded
         switch = self.pointers.has_switch(function.address, function.end)
         for instruction, kind in through:
-            if not names and not loaded and not (kind is Kind.JUMP and switch):
-                raise ToolchainError(
-                    f"{self.image.path}: {function.name} {kind.value} through a register at {instruction.address:#x} "
-                    f"({self.pointers.place(instruction.address)}), and it cannot be told where to"
-                )
+            if not called and not loaded and not (kind is Kind.JUMP and switch):
+                place = f"{instruction.address:#x} ({self.pointers.place(instruction.address)})"
+                function.unknown = f"it {kind.value} through a register at {place}, and it cannot be told where to"
             edges = function.calls if kind is Kind.CALL else function.jumps
             for address in reached:
                 if address in self.owner.functions:

@@ -2,13 +2,13 @@
 
 A call through a pointer names it in its source line: ``port->write(…)``. Debugging information holds the source lines
 that a function was compiled from (those of functions inlined into it too), and the type of every pointer to a function.
-C lets such a call reach functions of that type only, so every function of the type counts as reached.
+C lets such a call reach functions of that type only, so every function of the type counts as reached. A call of a
+virtual function of C++ is one too: it may reach every virtual function of that name.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,20 @@ from elftools.elf.elffile import ELFFile
 
 from bitloop.errors import ToolchainError
 
-__all__ = ["Declared", "Pointers", "read_pointers"]
+__all__ = ["Called", "Declared", "Pointers", "read_pointers"]
 
 _POINTED = ("DW_TAG_member", "DW_TAG_formal_parameter", "DW_TAG_variable")
 _TRANSPARENT = ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type")
+_CALL = re.compile(r"(->\s*|\.\s*)?\b([A-Za-z_]\w*)\s*(?:\[[^\]]*\]\s*)?\)?\s*\(")
 _SWITCH = re.compile(r"\bswitch\b")
+
+
+@dataclass(frozen=True)
+class Called:
+    """A call as it is written: of a member of something (``port->write``, ``port.write``), or not (``sink``)."""
+
+    name: str
+    is_member: bool
 
 
 @dataclass(frozen=True)
@@ -44,34 +53,44 @@ class Pointers:
 
     Attributes:
         functions: addresses of the functions, by type.
-        types: types of the pointers to functions, by the name of the variable, parameter or member.
+        members: types of the pointers to functions, by the name of the member of a structure: ``port->write(…)``.
+        variables: the same by the name of a variable, a parameter, or a member that functions of its own class may call
+            without naming the object: ``sink(…)``.
+        virtual: addresses of virtual functions, by name: called in either way.
         declared: where a function is defined, by its address.
         lines: source file and line of code, by its first address, in ascending order.
         texts: lines of the source files that were looked into; none of one that is not there, as a library's.
     """
 
     functions: dict[str, set[int]] = field(default_factory=dict)
-    types: dict[str, set[str]] = field(default_factory=dict)
+    members: dict[str, set[str]] = field(default_factory=dict)
+    variables: dict[str, set[str]] = field(default_factory=dict)
+    virtual: dict[str, set[int]] = field(default_factory=dict)
     declared: dict[int, Declared] = field(default_factory=dict)
     lines: list[tuple[int, Path | None, int]] = field(default_factory=list)
     texts: dict[Path, Sequence[str]] = field(default_factory=dict)
 
-    @functools.cached_property
-    def _name(self) -> re.Pattern[str]:
-        names = "|".join(sorted(map(re.escape, self.types), key=len, reverse=True))
-        return re.compile(rf"\b({names or '(?!)'})\s*\)?\s*\(")
+    def called_from(self, first: int, last: int) -> set[Called]:
+        """Give the pointers that the code from ``first`` to before ``last`` calls through."""
+        found = set()
+        for text in self._source(first, last):
+            for access, name in _CALL.findall(text):
+                called = Called(name, is_member=bool(access))
+                if name in self.virtual or name in self._types(called):
+                    found.add(called)
+        return found
 
-    def called_from(self, first: int, last: int) -> set[str]:
-        """Give the names of the pointers that the code from ``first`` to before ``last`` calls through."""
-        return {name for text in self._source(first, last) for name in self._name.findall(text)}
-
-    def reached_through(self, names: Iterable[str]) -> set[int]:
-        """Give the functions that pointers of these names may lead to: none where there is none of their types."""
+    def reached_through(self, called: Iterable[Called]) -> set[int]:
+        """Give the functions that these pointers may lead to: none where there is none of their types."""
         found: set[int] = set()
-        for name in names:
-            for signature in self.types[name]:
+        for each in called:
+            found |= self.virtual.get(each.name, set())
+            for signature in self._types(each).get(each.name, ()):
                 found |= self.functions.get(signature, set())
         return found
+
+    def _types(self, called: Called) -> dict[str, set[str]]:
+        return self.members if called.is_member else self.variables
 
     def has_switch(self, first: int, last: int) -> bool:
         """Tell whether the code was compiled from a switch, whose jump through a table leads to its own cases."""
@@ -143,6 +162,8 @@ def _read_unit(pointers: Pointers, unit: CompileUnit) -> None:
             origin = _origin(die)
             if _is_typed(origin):
                 pointers.functions.setdefault(_function_type(origin), set()).add(address)
+            if "DW_AT_virtuality" in origin.attributes and "DW_AT_name" in origin.attributes:
+                pointers.virtual.setdefault(origin.attributes["DW_AT_name"].value.decode(), set()).add(address)
             line = _attribute(die, "DW_AT_decl_line")
             name = _file_name(unit, _attribute(die, "DW_AT_decl_file"))
             if line is not None and name is not None:
@@ -150,13 +171,20 @@ def _read_unit(pointers: Pointers, unit: CompileUnit) -> None:
         elif die.tag in _POINTED and "DW_AT_name" in die.attributes:
             function = _pointed_function(die)
             if function is not None:
-                name = die.attributes["DW_AT_name"].value.decode()
-                pointers.types.setdefault(name, set()).add(_function_type(function))
+                name, signature = die.attributes["DW_AT_name"].value.decode(), _function_type(function)
+                if die.tag == "DW_TAG_member":
+                    pointers.members.setdefault(name, set()).add(signature)
+                if die.tag != "DW_TAG_member" or _has_functions(die.get_parent()):
+                    pointers.variables.setdefault(name, set()).add(signature)
 
 
 def _is_typed(die: DIE) -> bool:
     """Whether it is a function of C: those of the assembler have a name and no types."""
     return die.tag == "DW_TAG_subprogram" and ("DW_AT_prototyped" in die.attributes or bool(die.has_children))
+
+
+def _has_functions(die: DIE | None) -> bool:
+    return die is not None and any(child.tag == "DW_TAG_subprogram" for child in die.iter_children())
 
 
 def _origin(die: DIE) -> DIE:

@@ -140,8 +140,8 @@ class _Graph:
         entry = self.functions.get(address)
         if entry is None:
             raise ToolchainError(f"{self.image.path}: no function lies where the program begins, at {address:#x}")
-        if entry.frame is None and not entry.is_compiled:
-            entry.frame = 0
+        if entry.sets_stack:
+            entry.unknown = ""
         return entry
 
     def deepest(self, function: Function) -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -164,7 +164,7 @@ class _Graph:
             raise ToolchainError(
                 f"{self.image.path}: {' calls '.join([*names, function.name])}: a recursion has no bound of its stack"
             )
-        if function.frame is None:
+        if function.unknown:
             callers = " < ".join(each.name for each in reversed(above)) or "the hardware"
             message = f"the stack of {function.name} (called by {callers}) is not known: {function.unknown}"
             raise ToolchainError(f"{self.image.path}: {message}")
@@ -181,7 +181,7 @@ class _Graph:
 
     def _kept_in_jump(self, function: Function) -> int:
         """What stays on the stack when a function jumps to another: of a compiled one nothing (a tail call)."""
-        return 0 if function.is_compiled or function.frame is None else function.frame
+        return 0 if function.is_compiled else function.frame
 
     def refuse_unreached(self, roots: Sequence[Function]) -> None:
         """See that every compiled function is reached: the linker keeps none that nothing uses, so a call was missed.
