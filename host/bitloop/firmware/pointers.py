@@ -28,6 +28,8 @@ __all__ = ["Called", "Declared", "Pointers", "read_pointers"]
 _POINTED = ("DW_TAG_member", "DW_TAG_formal_parameter", "DW_TAG_variable")
 _TRANSPARENT = ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_restrict_type")
 _CALL = re.compile(r"(->\s*|\.\s*)?\b([A-Za-z_]\w*)\s*(?:\[[^\]]*\]\s*)?\)?\s*\(")
+_DROPPED = 0
+"""Where debugging information has what the linker dropped; only a table of vectors lies there, on AVR."""
 _SWITCH = re.compile(r"\bswitch\b")
 
 
@@ -93,8 +95,12 @@ class Pointers:
         return self.members if called.is_member else self.variables
 
     def has_switch(self, first: int, last: int) -> bool:
-        """Tell whether the code was compiled from a switch, whose jump through a table leads to its own cases."""
-        return any(_SWITCH.search(text) for text in self._source(first, last))
+        """Tell whether the code was compiled from a switch, whose jump through a table leads to its own cases.
+
+        The source of libgcc is not there. What computes in it knows no pointers to functions, but has switches.
+        """
+        of_libgcc = any(file is not None and "libgcc" in file.parts for file, _ in self._places(first, last))
+        return of_libgcc or any(_SWITCH.search(text) for text in self._source(first, last))
 
     def place(self, address: int) -> str:
         """Give file and line of an instruction, for a message."""
@@ -106,17 +112,15 @@ class Pointers:
 
     def _source(self, first: int, last: int) -> Iterator[str]:
         """The source lines of code."""
-        at = max(bisect.bisect_right(self.lines, first, key=lambda line: line[0]) - 1, 0)
-        seen: set[tuple[Path, int]] = set()
-        while at < len(self.lines) and self.lines[at][0] < last:
-            _, file, line = self.lines[at]
-            at += 1
-            if file is None or (file, line) in seen:
-                continue
-            seen.add((file, line))
-            text = self._text(file)
+        for file, line in self._places(first, last):
+            text = self._text(file) if file is not None else ()
             if 0 < line <= len(text):
                 yield text[line - 1]
+
+    def _places(self, first: int, last: int) -> set[tuple[Path | None, int]]:
+        begin = max(bisect.bisect_right(self.lines, first, key=lambda line: line[0]) - 1, 0)
+        end = bisect.bisect_left(self.lines, last, key=lambda line: line[0])
+        return {(file, line) for _, file, line in self.lines[begin:end]}
 
     def _text(self, path: Path) -> Sequence[str]:
         if path not in self.texts:
@@ -159,6 +163,8 @@ def _read_unit(pointers: Pointers, unit: CompileUnit) -> None:
             raise ValueError("a function lies in several pieces; compile with -fno-reorder-blocks-and-partition")
         if die.tag == "DW_TAG_subprogram" and "DW_AT_low_pc" in die.attributes:
             address = int(die.attributes["DW_AT_low_pc"].value)
+            if address == _DROPPED:
+                continue
             origin = _origin(die)
             if _is_typed(origin):
                 pointers.functions.setdefault(_function_type(origin), set()).add(address)
@@ -287,9 +293,14 @@ def _file_path(program: LineProgram, number: int, directory: Path) -> Path | Non
 
 def _read_lines(pointers: Pointers, program: LineProgram, directory: Path) -> None:
     paths: dict[int, Path | None] = {}
+    is_first, is_dropped = True, False
     for entry in program.get_entries():
         state = entry.state
         if state is None:
+            continue
+        is_dropped = state.address == _DROPPED if is_first else is_dropped
+        is_first = bool(state.end_sequence)
+        if is_dropped:
             continue
         if state.file not in paths:
             paths[state.file] = _file_path(program, state.file, directory)
