@@ -1,7 +1,7 @@
 """A firmware's functions as the disassembler of its toolchain shows them: what each calls, and what stack it takes.
 
-Frames are the compiler's own (``-fstack-usage``: the .su files beside the objects). Those of functions that came
-without, from libraries and from assembly, are read off their instructions.
+Frames are the compiler's own (``-fstack-usage``). Code that came without, from libraries and from assembly, is followed
+instruction by instruction from where it is entered; there all that lowers the stack pointer adds up.
 """
 
 from __future__ import annotations
@@ -11,33 +11,22 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bitloop.errors import ToolchainError
 from bitloop.firmware.elf import Elf, Symbol
-from bitloop.firmware.isa import ISAS, Instruction, Isa, Kind, pushed_bytes
+from bitloop.firmware.frames import Frame
+from bitloop.firmware.isa import ISAS, Flow, Instruction, Kind, pushed_bytes
 from bitloop.firmware.pointers import Pointers
 
-__all__ = ["Frame", "Function", "functions_of", "read_frames"]
+__all__ = ["CallGraph", "Function"]
 
 _LINE = re.compile(r"^\s*([0-9a-f]+):\t(\S+)(?:\s+(.*))?$")
-_FRAME = re.compile(r"^(?P<file>.*):(?P<line>\d+):\d+:(?P<name>.+)\t(?P<bytes>\d+)\t(?P<kind>[a-z,]+)$")
+_LITERAL = re.compile(r", ([0-9a-f]+) ?")
 _DISASSEMBLE_S = 60.0
 _CONSTRUCTOR = "_GLOBAL__sub_"
 """What GCC's names of functions that construct the objects of C++ begin with."""
 _CONSTRUCTS = ("__do_global_ctors", "__do_global_dtors")
 """Start-up code of AVR that calls these from a table."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A line of a .su file; ``is_bounded`` is False where the function allocates what only running it tells."""
-
-    file: str
-    line: int
-    name: str
-    size: int
-    is_bounded: bool
 
 
 @dataclass
@@ -52,10 +41,9 @@ class Function:
         is_compiled: whether the compiler told its frame. Such a function gives it back before it jumps to another one;
             of others that is not known.
         sets_stack: whether it changes the stack pointer by what is not known, as start-up code does that sets it.
-        unknown: why its frame, or what it calls, cannot be told; "" where both can. What is no function but data among
-            code is so too, and nothing calls it.
-        calls: addresses of the functions that it calls, each with the address of one instruction that does.
-        jumps: the same of those that it jumps to.
+        unknown: why its frame, or what it calls, cannot be told; "" where both can.
+        calls: addresses of what it calls.
+        jumps: addresses outside of it that it jumps to.
     """
 
     name: str
@@ -65,96 +53,234 @@ class Function:
     is_compiled: bool = False
     sets_stack: bool = False
     unknown: str = ""
-    calls: dict[int, int] = field(default_factory=dict)
-    jumps: dict[int, int] = field(default_factory=dict)
+    calls: set[int] = field(default_factory=set)
+    jumps: set[int] = field(default_factory=set)
 
 
-def read_frames(folder: Path) -> tuple[Frame, ...]:
-    """Read all .su files of a build.
+class CallGraph:
+    """What calls what.
 
-    Raises:
-        ToolchainError: there is none, or one is not understood.
+    Attributes:
+        compiled: the functions whose frame the compiler told, by address.
     """
-    frames = []
-    for path in sorted(folder.rglob("*.su")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            found = _FRAME.match(line)
-            if found is None:
-                raise ToolchainError(f"{path} has a line that is not understood: {line!r}; build the firmware again")
-            kind = found["kind"].split(",")
-            frames.append(
-                Frame(
-                    file=re.split(r"[/\\]", found["file"])[-1],
-                    line=int(found["line"]),
-                    name=found["name"],
-                    size=int(found["bytes"]),
-                    is_bounded="dynamic" not in kind or "bounded" in kind,
-                )
+
+    def __init__(self, image: Elf, pointers: Pointers, frames: Iterable[Frame], *, objdump: str) -> None:
+        """Read a firmware.
+
+        Raises:
+            ToolchainError: the disassembler failed, or the processor is not known.
+        """
+        if image.machine not in ISAS:
+            raise ToolchainError(f"{image.path} is for {image.machine}, whose instructions are not known here")
+        self._image = image
+        self._isa = ISAS[image.machine]
+        self._pointers = pointers
+        self._code = _disassemble(image, objdump)
+        self._starts = [instruction.address for instruction in self._code]
+        self._symbols = _symbols_of_code(image)
+        self._symbol_starts = sorted(self._symbols)
+        self._entered: dict[int, Function] = {}
+        self.compiled: dict[int, Function] = {}
+        find = _FrameFinder(image, pointers, frames)
+        for address, symbol in self._symbols.items():
+            frame = find.frame_of(address, symbol)
+            if frame is not None and symbol.size:
+                self.compiled[address] = self._read_compiled(symbol, address, frame)
+        self._compiled_starts = sorted(self.compiled)
+        for function in self.compiled.values():
+            function.jumps = {address for address in function.jumps if self.at(address) is not function}
+
+    def at(self, address: int, *, is_entry: bool = False) -> Function:
+        """Give the compiled function that an address lies in, or what is done from there on.
+
+        Args:
+            address: where a call or a jump leads.
+            is_entry: the firmware begins there. Its start-up code calls what never returns.
+        """
+        before = bisect.bisect_right(self._compiled_starts, address) - 1
+        if before >= 0:
+            function = self.compiled[self._compiled_starts[before]]
+            if address < function.end:
+                return function
+        if address not in self._entered:
+            self._entered[address] = self._follow(address, is_entry=is_entry)
+        return self._entered[address]
+
+    def named(self, name: str) -> Function:
+        """Give a function by its name.
+
+        Raises:
+            ToolchainError: there is none.
+        """
+        return self.at(_code_address(self._image, self._image.symbol(name)))
+
+    def entry(self) -> Function:
+        """Give what is done from reset on, with an empty stack: setting the stack pointer takes nothing of it."""
+        address = self._image.entry & ~1 if self._image.machine == "EM_ARM" else self._image.entry
+        if self._image.machine == "EM_AVR":  # the entry is the table of vectors, which jumps to every handler
+            address = _code_address(self._image, self._image.symbol("__init"))
+        function = self.at(address, is_entry=True)
+        if function.sets_stack:
+            function.unknown = ""
+        return function
+
+    # --- compiled functions ---
+
+    def _read_compiled(self, symbol: Symbol, address: int, frame: Frame) -> Function:
+        function = Function(symbol.name, address, address + symbol.size, frame.size, is_compiled=True)
+        if not frame.is_bounded:
+            function.unknown = f"its frame depends on what it is given ({frame.file}:{frame.line}, -fstack-usage)"
+        begin, end = (bisect.bisect_left(self._starts, at) for at in (address, function.end))
+        lines = self._code[begin:end]
+        registers: list[tuple[Instruction, Flow]] = []
+        for instruction in lines:
+            flow = self._isa.flow(instruction)
+            if flow.kind in (Kind.CALL, Kind.JUMP):
+                if flow.target is None:
+                    registers.append((instruction, flow))
+                else:
+                    self._add(function, flow.kind, flow.target)
+        if registers:
+            self._through_registers(function, registers, lines)
+        return function
+
+    def _add(self, function: Function, kind: Kind, target: int) -> None:
+        table_jump = self._isa.table_jump
+        is_table = bool(table_jump) and target == self._image.symbol(table_jump).address
+        if kind is Kind.CALL or is_table:
+            function.calls.add(target)
+        elif not function.address <= target < function.end:
+            function.jumps.add(target)
+
+    def _through_registers(
+        self, function: Function, registers: Sequence[tuple[Instruction, Flow]], lines: Sequence[Instruction]
+    ) -> None:
+        """Add what calls and jumps through registers may reach; a switch jumps within its function."""
+        called = self._pointers.called_from(function.address, function.end)
+        loaded = self._loaded(lines) if self._isa.literal_calls else set()
+        reached = self._pointers.reached_through(called) | loaded
+        switch = self._pointers.has_switch(function.address, function.end)
+        for instruction, flow in registers:
+            if not called and not loaded and not (flow.kind is Kind.JUMP and switch):
+                function.unknown = self._through_register(instruction, flow)
+            (function.calls if flow.kind is Kind.CALL else function.jumps).update(reached)
+
+    def _through_register(self, instruction: Instruction, flow: Flow) -> str:
+        place = f"{instruction.address:#x} ({self._pointers.place(instruction.address)})"
+        return f"it {flow.kind.value} through a register at {place}, and it cannot be told where to"
+
+    def _loaded(self, lines: Sequence[Instruction]) -> set[int]:
+        """Functions whose address is loaded from a literal."""
+        found = set()
+        for instruction in lines:
+            if instruction.mnemonic == "l32r" and (literal := _LITERAL.search(instruction.operands)):
+                word = self._image.read(int(literal[1], 16), 4) or b""
+                found.add(int.from_bytes(word, "little"))
+        return found & self._symbols.keys()
+
+    # --- other code ---
+
+    def _follow(self, address: int, *, is_entry: bool) -> Function:
+        """Follow code that came without frames, into all that it jumps to without leaving such code."""
+        function = Function(self._name_of(address), address, address, return_bytes := self._isa.return_address_bytes)
+        waiting = [address]
+        seen: set[int] = set()
+        while waiting:
+            at = waiting.pop()
+            number = bisect.bisect_left(self._starts, at)
+            if at in seen:
+                continue
+            if number == len(self._starts) or self._starts[number] != at:
+                function.unknown = f"it goes on at {at:#x}, where no instruction lies"
+                continue
+            seen.add(at)
+            instruction = self._code[number]
+            flow = self._isa.flow(instruction)
+            following = self._starts[number + 1 : number + (3 if self._isa.skips(instruction) else 2)]
+            if flow.kind is Kind.CALL:
+                self._call_of_other(function, instruction, flow)
+                if not (is_entry and following and following[0] in self._symbols):
+                    waiting += following
+                continue
+            if flow.kind is Kind.JUMP:
+                waiting += self._jump_of_other(function, instruction, flow)
+            if flow.may_go_on:
+                waiting += following
+        pushed = pushed_bytes(self._isa, [self._code[bisect.bisect_left(self._starts, at)] for at in sorted(seen)])
+        if pushed is None:
+            function.sets_stack = True
+            function.unknown = function.unknown or (
+                "it came without -fstack-usage, and changes its stack pointer in a way that is not understood"
             )
-    if not frames:
-        raise ToolchainError(f"there are no .su files below {folder}; compile with -fstack-usage")
-    return tuple(frames)
+        else:
+            function.frame = pushed + return_bytes
+        return function
+
+    def _call_of_other(self, function: Function, instruction: Instruction, flow: Flow) -> None:
+        holder = self._symbol_around(instruction.address)
+        if holder is not None and holder.name in _CONSTRUCTS:
+            function.calls |= {at for at, each in self._symbols.items() if each.name.startswith(_CONSTRUCTOR)}
+        if flow.target is None:
+            function.unknown = self._through_register(instruction, flow)
+        else:
+            function.calls.add(flow.target)
+
+    def _jump_of_other(self, function: Function, instruction: Instruction, flow: Flow) -> Iterable[int]:
+        """Give where to go on; a jump to a compiled function is added to the function's."""
+        if flow.target is not None:
+            before = bisect.bisect_right(sorted(self.compiled), flow.target) - 1
+            if before >= 0 and flow.target < self.compiled[sorted(self.compiled)[before]].end:
+                function.jumps.add(flow.target)
+                return ()
+            return (flow.target,)
+        holder = self._symbol_around(instruction.address)
+        if holder is not None and holder.name == self._isa.table_jump:
+            return ()  # back to who has jumped here: its cases are part of it
+        begin = 0 if holder is None else _code_address(self._image, holder)
+        if holder is None or not holder.size or not self._pointers.has_switch(begin, begin + holder.size):
+            function.unknown = self._through_register(instruction, flow)
+            return ()
+        first, last = (bisect.bisect_left(self._starts, at) for at in (begin, begin + holder.size))
+        return self._starts[first:last]
+
+    def _symbol_around(self, address: int) -> Symbol | None:
+        before = bisect.bisect_right(self._symbol_starts, address) - 1
+        return self._symbols[self._symbol_starts[before]] if before >= 0 else None
+
+    def _name_of(self, address: int) -> str:
+        symbol = self._symbol_around(address)
+        if symbol is None:
+            return f"{address:#x}"
+        behind = address - _code_address(self._image, symbol)
+        return f"{symbol.name}+{behind:#x}" if behind else symbol.name
 
 
-def functions_of(image: Elf, pointers: Pointers, frames: Iterable[Frame], *, objdump: str) -> dict[int, Function]:
-    """Give the functions of a firmware by address, with all that they call.
-
-    Raises:
-        ToolchainError: the disassembler failed, or the processor is not known.
-    """
-    isa = ISAS.get(image.machine)
-    if isa is None:
-        raise ToolchainError(f"{image.path} is for {image.machine}, whose instructions are not known here")
-    code = _disassemble(image.path, objdump)
-    functions = _pieces(image)
-    by_name, by_place = _index(frames)
-    files = _files_of(image)
-    owner = _Owner(functions)
-    table_jump = image.by_name.get(isa.table_jump)
-    constructors = [address for address, each in functions.items() if each.name.startswith(_CONSTRUCTOR)]
-    for function in functions.values():
-        lines = _between(code, function.address, function.end)
-        _set_frame(isa, function, lines, _frame_of(function, files, pointers, by_name, by_place))
-        _Follow(image, isa, pointers, owner, table_jump).follow(function, lines)
-        if function.name in _CONSTRUCTS:
-            function.calls.update(dict.fromkeys(constructors, function.address))
-    return functions
+# --- code and its symbols ---------------------------------------------------------------------------------------------
 
 
-# --- functions and their code -----------------------------------------------------------------------------------------
+def _code_address(image: Elf, symbol: Symbol) -> int:
+    """Where a function lies: in Thumb code the lowest bit of a symbol says that it is."""
+    return symbol.address & ~1 if image.machine == "EM_ARM" else symbol.address
 
 
-def _pieces(image: Elf) -> dict[int, Function]:
-    """Every symbol in code begins a function, or a part of one in assembly; it ends where it says, or at the next."""
-    code = {section.name: section for section in image.sections if section.is_code}
-    thumb = image.machine == "EM_ARM"
-    starts: dict[int, Symbol] = {}
+def _symbols_of_code(image: Elf) -> dict[int, Symbol]:
+    """The names of code by address; of several the function's, which has a size."""
+    code = {section.name for section in image.sections if section.is_code}
+    found: dict[int, Symbol] = {}
     for symbol in image.symbols:
-        if symbol.section not in code or symbol.kind not in ("func", "notype", "loos") or symbol.name[0] in "$.":
+        if symbol.section not in code or symbol.kind not in ("func", "notype") or symbol.name[0] in "$.":
             continue
-        address = symbol.address - symbol.address % 2 if thumb else symbol.address
-        known = starts.get(address)
-        if known is None or (symbol.kind == "func") > (known.kind == "func"):
-            starts[address] = symbol
-    ordered = sorted(starts)
-    found: dict[int, Function] = {}
-    for address, following in zip(ordered, [*ordered[1:], None], strict=True):
-        symbol = starts[address]
-        section = code[symbol.section]
-        end = section.address + section.size
-        if symbol.size:
-            end = min(end, address + symbol.size)
-        if following is not None:
-            end = min(end, following)
-        if end > address:
-            found[address] = Function(symbol.name, address, end)
+        address = _code_address(image, symbol)
+        known = found.get(address)
+        if known is None or (symbol.kind, symbol.size) > (known.kind, known.size) or known.kind != "func":
+            found[address] = symbol
     return found
 
 
-def _disassemble(path: Path, objdump: str) -> list[Instruction]:
+def _disassemble(image: Elf, objdump: str) -> list[Instruction]:
     try:
         done = subprocess.run(
-            [objdump, "--disassemble", "--no-show-raw-insn", str(path)],
+            [objdump, "--disassemble", "--no-show-raw-insn", str(image.path)],
             capture_output=True,
             text=True,
             timeout=_DISASSEMBLE_S,
@@ -163,7 +289,7 @@ def _disassemble(path: Path, objdump: str) -> list[Instruction]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolchainError(f"{objdump} cannot be run: {error}; scripts/setup-firmware installs it") from error
     if done.returncode:
-        raise ToolchainError(f"{objdump} cannot read {path}: {done.stderr.strip()}")
+        raise ToolchainError(f"{objdump} cannot read {image.path}: {done.stderr.strip()}")
     found = (_LINE.match(line) for line in done.stdout.splitlines())
     code = [
         Instruction(int(line[1], 16), line[2], (line[3] or "").strip())
@@ -173,39 +299,33 @@ def _disassemble(path: Path, objdump: str) -> list[Instruction]:
     return sorted(code, key=lambda instruction: instruction.address)
 
 
-def _between(code: Sequence[Instruction], first: int, last: int) -> Sequence[Instruction]:
-    key = lambda instruction: instruction.address  # noqa: E731 - twice the same
-    return code[bisect.bisect_left(code, first, key=key) : bisect.bisect_left(code, last, key=key)]
-
-
-class _Owner:
-    """Finds the function that an address lies in."""
-
-    def __init__(self, functions: Mapping[int, Function]) -> None:
-        self.functions = functions
-        self.starts = sorted(functions)
-
-    def of(self, address: int) -> Function | None:
-        at = bisect.bisect_right(self.starts, address) - 1
-        if at < 0:
-            return None
-        function = self.functions[self.starts[at]]
-        return function if address < function.end else None
-
-
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def _index(frames: Iterable[Frame]) -> tuple[dict[tuple[str, str], list[Frame]], dict[tuple[str, int], list[Frame]]]:
-    by_name: dict[tuple[str, str], list[Frame]] = {}
-    by_place: dict[tuple[str, int], list[Frame]] = {}
-    for frame in frames:
-        by_name.setdefault((frame.file, frame.name), []).append(frame)
-        by_place.setdefault((frame.file, frame.line), []).append(frame)
-    return by_name, by_place
+class _FrameFinder:
+    """Finds the compiler's word on a function: by file and name, else, as C++ writes names out, by where it is."""
+
+    def __init__(self, image: Elf, pointers: Pointers, frames: Iterable[Frame]) -> None:
+        self._declared = pointers.declared
+        self._files = _files_of(image)
+        self._by_name: dict[tuple[str, str], list[Frame]] = {}
+        self._by_place: dict[tuple[str, int], list[Frame]] = {}
+        for frame in frames:
+            self._by_name.setdefault((frame.file, frame.name), []).append(frame)
+            self._by_place.setdefault((frame.file, frame.line), []).append(frame)
+
+    def frame_of(self, address: int, symbol: Symbol) -> Frame | None:
+        """Give it, or None where there is none: the function is not of our making, or in assembly."""
+        declared = self._declared.get(address)
+        found = self._by_name.get((self._files.get(address, ""), symbol.name), [])
+        if not found and declared is not None:
+            found = self._by_name.get((declared.file, symbol.name)) or self._by_place.get(
+                (declared.file, declared.line), []
+            )
+        return max(found, key=lambda frame: (not frame.is_bounded, frame.size), default=None)
 
 
-def _files_of(image: Elf) -> dict[int, str]:
+def _files_of(image: Elf) -> Mapping[int, str]:
     """The source file of each static function: the file symbol before it."""
     files: dict[int, str] = {}
     file = ""
@@ -213,106 +333,5 @@ def _files_of(image: Elf) -> dict[int, str]:
         if symbol.kind == "file":
             file = symbol.name
         elif symbol.kind == "func" and not symbol.is_global:
-            files[symbol.address & ~1] = file
+            files[_code_address(image, symbol)] = file
     return files
-
-
-def _frame_of(
-    function: Function,
-    files: Mapping[int, str],
-    pointers: Pointers,
-    by_name: Mapping[tuple[str, str], list[Frame]],
-    by_place: Mapping[tuple[str, int], list[Frame]],
-) -> Frame | None:
-    """The compiler's word on a function: by file and name, else, as C++ writes names out, by where it is defined."""
-    declared = pointers.declared.get(function.address)
-    file = files.get(function.address) or (declared.file if declared else "")
-    found = by_name.get((file, function.name), [])
-    if not found and declared is not None:
-        found = by_name.get((declared.file, function.name)) or by_place.get((declared.file, declared.line), [])
-    return max(found, key=lambda frame: (not frame.is_bounded, frame.size), default=None)
-
-
-def _set_frame(isa: Isa, function: Function, lines: Sequence[Instruction], frame: Frame | None) -> None:
-    if frame is not None:
-        function.is_compiled = True
-        function.frame = frame.size
-        if not frame.is_bounded:
-            function.unknown = f"its frame depends on what it is given ({frame.file}:{frame.line}, -fstack-usage)"
-        return
-    pushed = pushed_bytes(isa, lines)
-    if pushed is None:
-        function.sets_stack = True
-        function.unknown = (
-            "it came without -fstack-usage, and changes its stack pointer in a way that is not understood"
-        )
-    else:
-        function.frame = pushed + isa.return_address_bytes
-
-
-# --- calls ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Follow:
-    """Finds what a function calls."""
-
-    image: Elf
-    isa: Isa
-    pointers: Pointers
-    owner: _Owner
-    table_jump: Symbol | None
-
-    def follow(self, function: Function, lines: Sequence[Instruction]) -> None:
-        through: list[tuple[Instruction, Kind]] = []
-        for number, instruction in enumerate(lines):
-            flow = self.isa.flow(instruction)
-            if flow.kind in (Kind.CALL, Kind.JUMP):
-                if flow.target is None:
-                    through.append((instruction, flow.kind))
-                else:
-                    self._add(function, flow.kind, flow.target, instruction)
-            skipped = number > 0 and self.isa.skips(lines[number - 1])
-            if instruction is lines[-1] and (flow.may_go_on or skipped) and not function.is_compiled:
-                following = self.owner.functions.get(function.end)
-                if following is not None:
-                    function.jumps.setdefault(following.address, instruction.address)
-        if through:
-            self._through_pointers(function, through, lines)
-
-    def _add(self, function: Function, kind: Kind, target: int, instruction: Instruction) -> None:
-        callee = self.owner.of(target)
-        if callee is None:
-            function.unknown = f"it {kind.value} {target:#x} at {instruction.address:#x}, where no function lies"
-        elif kind is Kind.CALL or (self.table_jump is not None and callee.address == self.table_jump.address):
-            function.calls.setdefault(callee.address, instruction.address)
-        elif callee is not function:
-            function.jumps.setdefault(callee.address, instruction.address)
-
-    def _through_pointers(
-        self, function: Function, through: Sequence[tuple[Instruction, Kind]], lines: Sequence[Instruction]
-    ) -> None:
-        """Add what calls and jumps through registers may reach; a switch jumps within its function."""
-        if function.name == self.isa.table_jump:
-            return
-        called = self.pointers.called_from(function.address, function.end)
-        loaded = self._loaded(lines) if self.isa.literal_calls else set()
-        reached = self.pointers.reached_through(called) | loaded
-        switch = self.pointers.has_switch(function.address, function.end)
-        for instruction, kind in through:
-            if not called and not loaded and not (kind is Kind.JUMP and switch):
-                place = f"{instruction.address:#x} ({self.pointers.place(instruction.address)})"
-                function.unknown = f"it {kind.value} through a register at {place}, and it cannot be told where to"
-            edges = function.calls if kind is Kind.CALL else function.jumps
-            for address in reached:
-                if address in self.owner.functions:
-                    edges.setdefault(address, instruction.address)
-
-    def _loaded(self, lines: Sequence[Instruction]) -> set[int]:
-        """Functions whose address is loaded from a literal."""
-        found = set()
-        for instruction in lines:
-            if instruction.mnemonic == "l32r" and (literal := re.search(r", ([0-9a-f]+) ?", instruction.operands)):
-                word = self.image.read(int(literal[1], 16), 4) or b""
-                found.add(int.from_bytes(word, "little"))
-        return found & self.owner.functions.keys()

@@ -6,7 +6,7 @@ What it holds for, and what it does not cover, docs/device.md says.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from bitloop.boards.toolchains import toolchain_of
 from bitloop.errors import ToolchainError
 from bitloop.firmware import find
 from bitloop.firmware.build import firmware_elf
-from bitloop.firmware.calls import Function, functions_of, read_frames
-from bitloop.firmware.elf import Elf, read_elf
+from bitloop.firmware.calls import CallGraph, Function
+from bitloop.firmware.elf import read_elf
+from bitloop.firmware.frames import read_frames
 from bitloop.firmware.pointers import read_pointers
 
 __all__ = ["Interrupts", "StackBound", "bound_of", "stack_bound"]
@@ -102,15 +103,15 @@ def bound_of(elf: Path, interrupts: Interrupts, *, objdump: str) -> StackBound:
     Raises:
         ToolchainError: as of :func:`stack_bound`.
     """
-    image = read_elf(elf)
-    graph = _Graph(image, functions_of(image, read_pointers(elf), read_frames(elf.parent), objdump=objdump))
-    entry = graph.entry()
-    deepest, path = graph.deepest(entry)
-    handlers = [graph.named(name) for name in interrupts.handlers]
-    found = sorted((graph.deepest(handler) for handler in handlers), key=lambda each: each[0], reverse=True)
+    calls = CallGraph(read_elf(elf), read_pointers(elf), read_frames(elf.parent), objdump=objdump)
+    depths = _Depths(calls, elf)
+    entry = calls.entry()
+    deepest, path = depths.deepest(entry)
+    handlers = [calls.named(name) for name in interrupts.handlers]
+    found = sorted((depths.deepest(handler) for handler in handlers), key=lambda each: each[0], reverse=True)
     counted = found if interrupts.is_nested else found[:1]
     interrupt_bytes = sum(depth + interrupts.frame_bytes for depth, _ in counted)
-    graph.refuse_unreached([entry, *handlers, *(graph.named(name) for name in interrupts.not_counted)])
+    depths.refuse_unreached([entry, *handlers, *(calls.named(name) for name in interrupts.not_counted)])
     return StackBound(
         bytes=deepest + interrupt_bytes,
         path=path,
@@ -119,39 +120,23 @@ def bound_of(elf: Path, interrupts: Interrupts, *, objdump: str) -> StackBound:
     )
 
 
-class _Graph:
-    """Calls between functions, and how deep they go."""
+class _Depths:
+    """How deep calls go."""
 
-    def __init__(self, image: Elf, functions: Mapping[int, Function]) -> None:
-        self.image = image
-        self.functions = functions
-        self.depths: dict[int, tuple[int, int | None, int]] = {}
+    def __init__(self, calls: CallGraph, elf: Path) -> None:
+        self.calls = calls
+        self.elf = elf
+        self.depths: dict[int, tuple[int, Function | None, int]] = {}
         """Of a function: how deep it goes, the function that it goes there by, and its own bytes on that way."""
-
-    def named(self, name: str) -> Function:
-        address = self.image.symbol(name).address
-        return self.functions[address & ~1 if self.image.machine == "EM_ARM" else address]
-
-    def entry(self) -> Function:
-        """Where the program begins, on an empty stack: setting the stack pointer takes nothing of it."""
-        address = self.image.entry & ~1 if self.image.machine == "EM_ARM" else self.image.entry
-        if self.image.machine == "EM_AVR":  # the entry is the table of vectors, which jumps to every handler
-            address = self.image.symbol("__init").address
-        entry = self.functions.get(address)
-        if entry is None:
-            raise ToolchainError(f"{self.image.path}: no function lies where the program begins, at {address:#x}")
-        if entry.sets_stack:
-            entry.unknown = ""
-        return entry
 
     def deepest(self, function: Function) -> tuple[int, tuple[tuple[str, int], ...]]:
         """Give the depth of a function's deepest calls, and these."""
         depth = self._depth(function, [])
         path = []
-        at: int | None = function.address
+        at: Function | None = function
         while at is not None:
-            _, following, own = self.depths[at]
-            path.append((self.functions[at].name, own))
+            _, following, own = self.depths[at.address]
+            path.append((at.name, own))
             at = following
         return depth, tuple(path)
 
@@ -162,19 +147,20 @@ class _Graph:
         if function in above:
             names = [each.name for each in above[above.index(function) :]]
             raise ToolchainError(
-                f"{self.image.path}: {' calls '.join([*names, function.name])}: a recursion has no bound of its stack"
+                f"{self.elf}: {' calls '.join([*names, function.name])}: a recursion has no bound of its stack"
             )
         if function.unknown:
             callers = " < ".join(each.name for each in reversed(above)) or "the hardware"
             message = f"the stack of {function.name} (called by {callers}) is not known: {function.unknown}"
-            raise ToolchainError(f"{self.image.path}: {message}")
+            raise ToolchainError(f"{self.elf}: {message}")
         above.append(function)
-        best: tuple[int, int | None, int] = (function.frame, None, function.frame)
+        best: tuple[int, Function | None, int] = (function.frame, None, function.frame)
         for edges, kept in ((function.calls, function.frame), (function.jumps, self._kept_in_jump(function))):
             for address in edges:
-                depth = kept + self._depth(self.functions[address], above)
+                following = self.calls.at(address)
+                depth = kept + self._depth(following, above)
                 if depth > best[0]:
-                    best = (depth, address, kept)
+                    best = (depth, following, kept)
         above.pop()
         self.depths[function.address] = best
         return best[0]
@@ -190,19 +176,15 @@ class _Graph:
             ToolchainError: one is not.
         """
         reached: set[int] = set()
-        waiting = [root.address for root in roots]
+        waiting = [*roots]
         while waiting:
-            address = waiting.pop()
-            if address not in reached:
-                reached.add(address)
-                function = self.functions[address]
-                waiting += [*function.calls, *function.jumps]
-        missed = self._compiled_names(address for address in self.functions if address not in reached)
+            function = waiting.pop()
+            if function.address not in reached:
+                reached.add(function.address)
+                waiting += [self.calls.at(address) for address in (*function.calls, *function.jumps)]
+        missed = [each.name for each in self.calls.compiled.values() if each.address not in reached]
         if missed:
             raise ToolchainError(
-                f"{self.image.path}: nothing calls {', '.join(missed)}, yet the linker kept it: a call was overlooked, "
+                f"{self.elf}: nothing calls {', '.join(missed)}, yet the linker kept it: a call was overlooked, "
                 "or an interrupt that the board's manifest does not name (build.stack)"
             )
-
-    def _compiled_names(self, addresses: Iterable[int]) -> list[str]:
-        return [self.functions[address].name for address in addresses if self.functions[address].is_compiled]
