@@ -25,6 +25,8 @@ _LITERAL = re.compile(r", ([0-9a-f]+) ?")
 _DISASSEMBLE_S = 60.0
 _CONSTRUCTOR = "_GLOBAL__sub_"
 """What GCC's names of functions that construct the objects of C++ begin with."""
+_NOWHERE = 0
+"""A call of a weak function that is not there, behind a question for it; or a jump to the reset of an AVR."""
 _CONSTRUCTS = ("__do_global_ctors", "__do_global_dtors")
 """Start-up code of AVR that calls these from a table."""
 
@@ -135,7 +137,7 @@ class CallGraph:
         registers: list[tuple[Instruction, Flow]] = []
         for instruction in lines:
             flow = self._isa.flow(instruction)
-            if flow.kind in (Kind.CALL, Kind.JUMP):
+            if flow.kind in (Kind.CALL, Kind.JUMP) and flow.target != _NOWHERE:
                 if flow.target is None:
                     registers.append((instruction, flow))
                 else:
@@ -222,11 +224,13 @@ class CallGraph:
             function.calls |= {at for at, each in self._symbols.items() if each.name.startswith(_CONSTRUCTOR)}
         if flow.target is None:
             function.unknown = self._through_register(instruction, flow)
-        else:
+        elif flow.target != _NOWHERE:
             function.calls.add(flow.target)
 
     def _jump_of_other(self, function: Function, instruction: Instruction, flow: Flow) -> Iterable[int]:
         """Give where to go on; a jump to a compiled function is added to the function's."""
+        if flow.target == _NOWHERE:
+            return ()
         if flow.target is not None:
             before = bisect.bisect_right(sorted(self.compiled), flow.target) - 1
             if before >= 0 and flow.target < self.compiled[sorted(self.compiled)[before]].end:

@@ -3,7 +3,7 @@
 A call through a pointer names it in its source line: ``port->write(…)``. Debugging information holds the source lines
 that a function was compiled from (those of functions inlined into it too), and the type of every pointer to a function.
 C lets such a call reach functions of that type only, so every function of the type counts as reached. A call of a
-virtual function of C++ is one too: it may reach every virtual function of that name.
+virtual function of C++ is one too: it may reach every virtual function of that name and number of parameters.
 """
 
 from __future__ import annotations
@@ -35,10 +35,17 @@ _SWITCH = re.compile(r"\bswitch\b")
 
 @dataclass(frozen=True)
 class Called:
-    """A call as it is written: of a member of something (``port->write``, ``port.write``), or not (``sink``)."""
+    """A call as it is written.
+
+    Attributes:
+        name: of what is called.
+        is_member: ``port->write`` or ``port.write``, rather than ``sink``.
+        arguments: how many, or None where the line ends before they do.
+    """
 
     name: str
     is_member: bool
+    arguments: int | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Pointers:
         members: types of the pointers to functions, by the name of the member of a structure: ``port->write(…)``.
         variables: the same by the name of a variable, a parameter, or a member that functions of its own class may call
             without naming the object: ``sink(…)``.
-        virtual: addresses of virtual functions, by name: called in either way.
+        virtual: addresses of virtual functions and how many parameters they have, by name: called in either way.
         declared: where a function is defined, by its address.
         lines: source file and line of code, by its first address, in ascending order.
         texts: lines of the source files that were looked into; none of one that is not there, as a library's.
@@ -67,7 +74,7 @@ class Pointers:
     functions: dict[str, set[int]] = field(default_factory=dict)
     members: dict[str, set[str]] = field(default_factory=dict)
     variables: dict[str, set[str]] = field(default_factory=dict)
-    virtual: dict[str, set[int]] = field(default_factory=dict)
+    virtual: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     declared: dict[int, Declared] = field(default_factory=dict)
     lines: list[tuple[int, Path | None, int]] = field(default_factory=list)
     texts: dict[Path, Sequence[str]] = field(default_factory=dict)
@@ -76,9 +83,9 @@ class Pointers:
         """Give the pointers that the code from ``first`` to before ``last`` calls through."""
         found = set()
         for text in self._source(first, last):
-            for access, name in _CALL.findall(text):
-                called = Called(name, is_member=bool(access))
-                if name in self.virtual or name in self._types(called):
+            for call in _CALL.finditer(text):
+                called = Called(call[2], is_member=bool(call[1]), arguments=_count_arguments(text[call.end() :]))
+                if called.name in self.virtual or called.name in self._types(called):
                     found.add(called)
         return found
 
@@ -86,7 +93,9 @@ class Pointers:
         """Give the functions that these pointers may lead to: none where there is none of their types."""
         found: set[int] = set()
         for each in called:
-            found |= self.virtual.get(each.name, set())
+            for address, parameters in self.virtual.get(each.name, ()):
+                if each.arguments in (None, parameters):
+                    found.add(address)
             for signature in self._types(each).get(each.name, ()):
                 found |= self.functions.get(signature, set())
         return found
@@ -131,6 +140,17 @@ class Pointers:
         return self.texts[path]
 
 
+def _count_arguments(text: str) -> int | None:
+    """Count the arguments of a call, from behind its parenthesis."""
+    depth, commas = 0, 0
+    for number, letter in enumerate(text):
+        if letter == ")" and depth == 0:
+            return commas + 1 if text[:number].strip() else 0
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(letter, 0)
+        commas += letter == "," and depth == 0
+    return None
+
+
 def read_pointers(path: Path) -> Pointers:
     """Read a firmware's debugging information.
 
@@ -169,7 +189,9 @@ def _read_unit(pointers: Pointers, unit: CompileUnit) -> None:
             if _is_typed(origin):
                 pointers.functions.setdefault(_function_type(origin), set()).add(address)
             if "DW_AT_virtuality" in origin.attributes and "DW_AT_name" in origin.attributes:
-                pointers.virtual.setdefault(origin.attributes["DW_AT_name"].value.decode(), set()).add(address)
+                parameters = sum(child.tag == "DW_TAG_formal_parameter" for child in origin.iter_children()) - 1
+                name = origin.attributes["DW_AT_name"].value.decode()
+                pointers.virtual.setdefault(name, set()).add((address, parameters))  # but for the object itself
             line = _attribute(die, "DW_AT_decl_line")
             name = _file_name(unit, _attribute(die, "DW_AT_decl_file"))
             if line is not None and name is not None:
