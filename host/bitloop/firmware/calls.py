@@ -64,6 +64,7 @@ class CallGraph:
 
     Attributes:
         compiled: the functions whose frame the compiler told, by address.
+        virtual: addresses of the virtual functions of C++, which the table of their class keeps in the firmware.
     """
 
     def __init__(self, image: Elf, pointers: Pointers, frames: Iterable[Frame], *, objdump: str) -> None:
@@ -83,6 +84,7 @@ class CallGraph:
         self._symbol_starts = sorted(self._symbols)
         self._entered: dict[int, Function] = {}
         self.compiled: dict[int, Function] = {}
+        self.virtual = {address for known in pointers.virtual.values() for address, _ in known}
         find = _FrameFinder(image, pointers, frames)
         for address, symbol in self._symbols.items():
             frame = find.frame_of(address, symbol)

@@ -182,6 +182,7 @@ class _Depths:
             if function.address not in reached:
                 reached.add(function.address)
                 waiting += [self.calls.at(address) for address in (*function.calls, *function.jumps)]
+        reached |= self.calls.virtual
         missed = [each.name for each in self.calls.compiled.values() if each.address not in reached]
         if missed:
             raise ToolchainError(
