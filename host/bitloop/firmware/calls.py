@@ -128,14 +128,21 @@ class CallGraph:
             function.unknown = ""
         return function
 
+    def pushed(self, function: Function) -> int | None:
+        """Give what the instructions of a compiled function push, a second witness to its frame; None: not clear."""
+        return pushed_bytes(self._isa, self._lines(function))
+
     # --- compiled functions ---
+
+    def _lines(self, function: Function) -> Sequence[Instruction]:
+        begin, end = (bisect.bisect_left(self._starts, at) for at in (function.address, function.end))
+        return self._code[begin:end]
 
     def _read_compiled(self, symbol: Symbol, address: int, frame: Frame) -> Function:
         function = Function(symbol.name, address, address + symbol.size, frame.size, is_compiled=True)
         if not frame.is_bounded:
             function.unknown = f"its frame depends on what it is given ({frame.file}:{frame.line}, -fstack-usage)"
-        begin, end = (bisect.bisect_left(self._starts, at) for at in (address, function.end))
-        lines = self._code[begin:end]
+        lines = self._lines(function)
         registers: list[tuple[Instruction, Flow]] = []
         for instruction in lines:
             flow = self._isa.flow(instruction)
@@ -149,9 +156,8 @@ class CallGraph:
         return function
 
     def _add(self, function: Function, kind: Kind, target: int) -> None:
-        table_jump = self._isa.table_jump
-        is_table = bool(table_jump) and target == self._image.symbol(table_jump).address
-        if kind is Kind.CALL or is_table:
+        table_jump = self._image.by_name.get(self._isa.table_jump)
+        if kind is Kind.CALL or (table_jump is not None and target == table_jump.address):
             function.calls.add(target)
         elif not function.address <= target < function.end:
             function.jumps.add(target)
@@ -278,7 +284,7 @@ def _symbols_of_code(image: Elf) -> dict[int, Symbol]:
             continue
         address = _code_address(image, symbol)
         known = found.get(address)
-        if known is None or (symbol.kind, symbol.size) > (known.kind, known.size) or known.kind != "func":
+        if known is None or (symbol.kind == "func", symbol.size) > (known.kind == "func", known.size):
             found[address] = symbol
     return found
 
