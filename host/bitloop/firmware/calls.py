@@ -101,11 +101,9 @@ class CallGraph:
             address: where a call or a jump leads.
             is_entry: the firmware begins there. Its start-up code calls what never returns.
         """
-        before = bisect.bisect_right(self._compiled_starts, address) - 1
-        if before >= 0:
-            function = self.compiled[self._compiled_starts[before]]
-            if address < function.end:
-                return function
+        function = self._compiled_at(address)
+        if function is not None:
+            return function
         if address not in self._entered:
             self._entered[address] = self._follow(address, is_entry=is_entry)
         return self._entered[address]
@@ -240,8 +238,7 @@ class CallGraph:
         if flow.target == _NOWHERE:
             return ()
         if flow.target is not None:
-            before = bisect.bisect_right(sorted(self.compiled), flow.target) - 1
-            if before >= 0 and flow.target < self.compiled[sorted(self.compiled)[before]].end:
+            if self._compiled_at(flow.target) is not None:
                 function.jumps.add(flow.target)
                 return ()
             return (flow.target,)
@@ -254,6 +251,11 @@ class CallGraph:
             return ()
         first, last = (bisect.bisect_left(self._starts, at) for at in (begin, begin + holder.size))
         return self._starts[first:last]
+
+    def _compiled_at(self, address: int) -> Function | None:
+        before = bisect.bisect_right(self._compiled_starts, address) - 1
+        function = self.compiled[self._compiled_starts[before]] if before >= 0 else None
+        return function if function is not None and address < function.end else None
 
     def _symbol_around(self, address: int) -> Symbol | None:
         before = bisect.bisect_right(self._symbol_starts, address) - 1

@@ -77,12 +77,13 @@ class StackBound:
     interrupt_path: tuple[tuple[str, int], ...]
 
 
-def stack_bound(environment: str, *, build: bool = False) -> StackBound:
+def stack_bound(environment: str, *, build: bool = False, elf: Path | None = None) -> StackBound:
     """Compute the bound of the firmware that is built for an environment of the local platform.
 
     Args:
         environment: e.g. ``qemu_stm32f405``.
         build: build the firmware where it is not up to date.
+        elf: another build for the same environment, its .su files below its folder.
 
     Raises:
         ToolchainError: it is not built, its toolchain is missing, or there is no bound: the message names the
@@ -91,7 +92,8 @@ def stack_bound(environment: str, *, build: bool = False) -> StackBound:
     toolchain = toolchain_of(environment)
     if toolchain is None:
         raise ToolchainError(f"{environment} is built by PlatformIO's own toolchain; its stack has no bound here")
-    elf = firmware_elf(environment, build=build)
+    if elf is None:
+        elf = firmware_elf(environment, build=build)
     manifest = find.project().device / "platforms" / "bitloop" / "boards" / f"{environment}.json"
     stated = json.loads(manifest.read_text(encoding="utf-8"))["build"].get("stack", {})
     return bound_of(elf, Interrupts.from_manifest(stated), objdump=toolchain.prefix + "objdump")
