@@ -174,9 +174,9 @@ class StackStep:
 class BuildMemory:
     """What the build of the firmware says, in bytes; the device was not asked.
 
-    ``static`` is the firmware's own state, ``arena`` what is left for a model, ``stack`` what is reserved for the stack,
-    ``flash`` what is loaded. The stack takes ``stack_bound`` bytes at most, ``stack_interrupts`` of them for interrupts,
-    the others along ``stack_path``; ``stack_note`` says why there is no bound.
+    ``static`` is the firmware's own state, ``arena`` what is left for a model, ``stack`` what is reserved for the
+    stack, ``flash`` what is loaded. The stack takes ``stack_bound`` bytes at most, ``stack_interrupts`` of them for
+    interrupts, the others along ``stack_path``; ``stack_note`` says why there is no bound.
     """
 
     static: int
