@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitloop.errors import ToolchainError
@@ -67,14 +67,26 @@ class CallGraph:
         virtual: addresses of the virtual functions of C++, which the table of their class keeps in the firmware.
     """
 
-    def __init__(self, image: Elf, pointers: Pointers, frames: Iterable[Frame], *, objdump: str) -> None:
+    def __init__(
+        self, image: Elf, pointers: Pointers, frames: Iterable[Frame], *, taken: Collection[str], objdump: str
+    ) -> None:
         """Read a firmware.
+
+        Args:
+            image: the ELF file.
+            pointers: its debugging information.
+            frames: what the compiler says of its functions.
+            taken: names of the functions whose address is taken.
+            objdump: command that disassembles it.
 
         Raises:
             ToolchainError: the disassembler failed, or the processor is not known.
         """
         if image.machine not in ISAS:
             raise ToolchainError(f"{image.path} is for {image.machine}, whose instructions are not known here")
+        if image.machine == "EM_XTENSA" and not any(section.name == ".xt.prop" for section in image.sections):
+            message = "lacks the section .xt.prop, without which its code cannot be told from padding; keep it in the"
+            raise ToolchainError(f"{image.path} {message} linker script")
         self._image = image
         self._isa = ISAS[image.machine]
         self._pointers = pointers
@@ -82,6 +94,7 @@ class CallGraph:
         self._starts = [instruction.address for instruction in self._code]
         self._symbols = _symbols_of_code(image)
         self._symbol_starts = sorted(self._symbols)
+        self._taken = {_code_address(image, symbol) for symbol in image.symbols if symbol.name in taken}
         self._entered: dict[int, Function] = {}
         self.compiled: dict[int, Function] = {}
         self.virtual = {address for known in pointers.virtual.values() for address, _ in known}
@@ -166,7 +179,7 @@ class CallGraph:
         """Add what calls and jumps through registers may reach; a switch jumps within its function."""
         called = self._pointers.called_from(function.address, function.end)
         loaded = self._loaded(lines) if self._isa.literal_calls else set()
-        reached = self._pointers.reached_through(called) | loaded
+        reached = (self._pointers.reached_through(called) & self._taken) | loaded
         switch = self._pointers.has_switch(function.address, function.end)
         for instruction, flow in registers:
             if not called and not loaded and not (flow.kind is Kind.JUMP and switch):

@@ -2,8 +2,9 @@
 
 A call through a pointer names it in its source line: ``port->write(…)``. Debugging information holds the source lines
 that a function was compiled from (those of functions inlined into it too), and the type of every pointer to a function.
-C lets such a call reach functions of that type only, so every function of the type counts as reached. A call of a
-virtual function of C++ is one too: it may reach every virtual function of that name and number of parameters.
+C lets such a call reach functions of that type only, so every function of the type counts as reached whose address is
+taken anywhere (:mod:`bitloop.firmware.taken`). A call of a virtual function of C++ is one too: it may reach every
+virtual function of that name and number of parameters.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from bitloop.firmware.calls import CallGraph, Function
 from bitloop.firmware.elf import read_elf
 from bitloop.firmware.frames import read_frames
 from bitloop.firmware.pointers import read_pointers
+from bitloop.firmware.taken import taken_names
 
-__all__ = ["Interrupts", "StackBound", "bound_of", "stack_bound"]
+__all__ = ["Interrupts", "StackBound", "bound_of", "call_graph", "stack_bound"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def stack_bound(environment: str, *, build: bool = False, elf: Path | None = Non
     Args:
         environment: e.g. ``qemu_stm32f405``.
         build: build the firmware where it is not up to date.
-        elf: another build for the same environment, its .su files below its folder.
+        elf: another build for the same environment, its objects and .su files below its folder.
 
     Raises:
         ToolchainError: it is not built, its toolchain is missing, or there is no bound: the message names the
@@ -99,13 +100,23 @@ def stack_bound(environment: str, *, build: bool = False, elf: Path | None = Non
     return bound_of(elf, Interrupts.from_manifest(stated), objdump=toolchain.prefix + "objdump")
 
 
+def call_graph(elf: Path, *, objdump: str) -> CallGraph:
+    """Read what calls what in a firmware, from the ELF file and from what lies below its folder.
+
+    Raises:
+        ToolchainError: something of it is missing, or cannot be read.
+    """
+    folder = elf.parent
+    return CallGraph(read_elf(elf), read_pointers(elf), read_frames(folder), taken=taken_names(folder), objdump=objdump)
+
+
 def bound_of(elf: Path, interrupts: Interrupts, *, objdump: str) -> StackBound:
-    """Compute the bound of a firmware whose .su files lie below its folder.
+    """Compute the bound of a firmware whose objects and .su files lie below its folder.
 
     Raises:
         ToolchainError: as of :func:`stack_bound`.
     """
-    calls = CallGraph(read_elf(elf), read_pointers(elf), read_frames(elf.parent), objdump=objdump)
+    calls = call_graph(elf, objdump=objdump)
     depths = _Depths(calls, elf)
     entry = calls.entry()
     deepest, path = depths.deepest(entry)
