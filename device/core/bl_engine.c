@@ -293,8 +293,8 @@ float *bl_engine_run(const bl_engine *engine, const bl_image_header *header, con
             }
             break;
         }
-        if (engine->layer_done != NULL) {
-            engine->layer_done(engine->context, index, out, outputs);
+        if (engine->after_layer != NULL) {
+            engine->after_layer(engine, index, out, outputs);
         }
     }
     return out;

@@ -8,15 +8,19 @@
 extern "C" {
 #endif
 
-/* Called when a layer has written its output; may read and change it. */
-typedef void bl_layer_hook(void *context, uint16_t layer, float *output, uint32_t count);
+typedef struct bl_engine bl_engine;
 
-typedef struct {
-    uint8_t *arena;           /* aligned to 4 bytes; a valid image at offset 0; header.arena_bytes long */
+/* Called when a layer has written its output; may read and change it. Of another type than
+ * bl_port's layer_done, which it calls: where the stack is bounded, calls through pointers are told apart by their types
+ * (docs/device.md). */
+typedef void bl_layer_hook(const bl_engine *engine, uint16_t layer, float *output, uint32_t count);
+
+struct bl_engine {
+    uint8_t *arena;             /* aligned to 4 bytes; a valid image at offset 0; header.arena_bytes long */
     const float *pixel_table; /* 256 quotients fl(p / 255), or NULL: then each pixel is divided */
-    bl_layer_hook *layer_done; /* or NULL */
-    void *context;             /* of layer_done */
-} bl_engine;
+    bl_layer_hook *after_layer; /* or NULL */
+    void *context;              /* for after_layer */
+};
 
 /* Run the resident layers `first_layer` to `last_layer` for image `image` of the batch (0, unless weights are streamed),
  * whose pixels are `pixels` (u8, row-major H, W, C). Returns the last one's output, in the arena. */
@@ -24,7 +28,7 @@ float *bl_engine_run(const bl_engine *engine, const bl_image_header *header, con
                      uint16_t first_layer, uint16_t last_layer);
 
 /* Run one chunk of a layer with streamed weights, which lies in its place in the arena and has been checked: the output
- * channels from `first_column` on. Returns the layer's whole output; layer_done is not called. */
+ * channels from `first_column` on. Returns the layer's whole output; after_layer is not called. */
 float *bl_engine_run_chunk(const bl_engine *engine, const bl_image_header *header, const uint8_t *pixels,
                            uint16_t image, uint16_t layer, uint32_t first_column);
 

@@ -17,14 +17,17 @@ static void note_layer(bl_server *server, uint16_t layer)
     }
 }
 
-static void layer_done(void *context, uint16_t layer, float *output, uint32_t count)
+static void layer_done(bl_server *server, uint16_t layer, float *output, uint32_t count)
 {
-    bl_server *server = (bl_server *)context;
-
     note_layer(server, layer);
     if (server->port->layer_done != NULL) {
         server->port->layer_done(server->port->context, layer, output, count);
     }
+}
+
+static void after_layer(const bl_engine *engine, uint16_t layer, float *output, uint32_t count)
+{
+    layer_done((bl_server *)engine->context, layer, output, count);
 }
 
 /* Make ready to measure: the line falls quiet. Returns the ticks now. */
@@ -38,7 +41,7 @@ static uint64_t begin_measuring(bl_server *server, uint32_t image, bl_engine *en
     }
     engine->arena = port->arena;
     engine->pixel_table = port->pixel_table;
-    engine->layer_done = server->layer_record != NULL || port->layer_done != NULL ? layer_done : NULL;
+    engine->after_layer = server->layer_record != NULL || port->layer_done != NULL ? after_layer : NULL;
     engine->context = server;
     if (server->run.mode == BL_MODE_TIMING && port->flush != NULL) {
         port->flush(port->context);
@@ -84,7 +87,7 @@ void bl_server_compute_chunk(bl_server *server, uint32_t image, uint16_t layer, 
     float *output = bl_engine_run_chunk(&engine, &server->header, bl_server_slot_at(server, image),
                                         batch_image(server, image), layer, first_column);
 
-    if (last && engine.layer_done != NULL) {
+    if (last && engine.after_layer != NULL) {
         bl_image_layer record;
         bl_image_read_layer(server->port->arena, layer, &record);
         layer_done(server, layer, output, bl_shape_count(&record.out));

@@ -51,7 +51,7 @@ static void run(const uint8_t *image, size_t size)
     memcpy(arena, image, size);
     engine.arena = arena;
     engine.pixel_table = NULL;
-    engine.layer_done = NULL;
+    engine.after_layer = NULL;
     engine.context = NULL;
     for (unsigned slot = 0; slot < header.slots && slot < 2; slot++) {
         pixels = arena + header.queue + slot * header.slot_bytes;

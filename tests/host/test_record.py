@@ -47,7 +47,7 @@ def test_a_real_record_fits_the_schema(document: dict[str, Any]) -> None:
         *(f"accuracy.{side}.{key}" for side in ("device", "host") for key in ("value", "low", "high")),
         "labels.agreeing",
         *(f"latency.{key}" for key in ("unit", "min", "median", "mean", "p95", "p99", "max", "per_layer")),
-        *(f"ram.{key}" for key in ("static", "stack_peak", "predicted", "measured")),
+        *(f"ram.{key}" for key in ("static", "stack_peak", "predicted", "measured", "build")),
         *(f"ram.arena.{key}" for key in ("weights", "activations", "buffers")),
         *(f"link.{key}" for key in ("bytes_up", "bytes_down", "seconds", "retransmissions")),
         *(f"link.share.{key}" for key in ("line", "queue", "compute")),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from elftools.elf.elffile import ELFFile
 
 from bitloop.bench import checks
 from bitloop.bench.journal import read_samples
@@ -126,18 +125,6 @@ def test_the_device_itself_refuses_an_upload_beyond_the_cap(f405: str) -> None:
         with pytest.raises(DoesNotFitError) as caught:
             session.upload(bytes(2001), 2001)
         assert (caught.value.needed_bytes, caught.value.available_bytes) == (2001, 2000)
-
-
-def test_statics_and_arena_are_what_the_linker_says(board: str, url_of: UrlOf) -> None:
-    """Predicted from the ELF, told by the firmware: equal to the byte."""
-    url = url_of(board)
-    with firmware_elf(next(each.environment for each in CATALOGUE if each.name == board)).open("rb") as file:
-        table = ELFFile(file).get_section_by_name(".symtab")
-        at = {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
-    with Session(url, timing=TIMING) as session:
-        info = session.connect()
-    assert info.static_bytes == at["__bl_static_end"] - at["__bl_static_start"]
-    assert info.arena_bytes == at["__bl_arena_end"] - at["__bl_arena_start"]
 
 
 def test_a_model_larger_than_the_memory_is_streamed(url_of: UrlOf, models: Models, drawn_images: Images) -> None:

@@ -83,6 +83,8 @@ def test_memory_is_predicted_to_the_byte(models: Models, drawn_images: Images) -
     assert ram.stack_peak is None
     assert "host process" in (ram.stack_note or "")
     assert ram.static is not None
+    assert ram.build is None
+    assert "without a build of its own" in (ram.build_note or "")
 
 
 def test_a_simulated_device_says_so_wherever_time_is_shown(models: Models, drawn_images: Images) -> None:

@@ -22,7 +22,7 @@ HASHED_SUFFIXES = (*SOURCE_SUFFIXES, ".h", ".ld")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wshadow")
 """For our own sources: there are no others."""
 
-COMPILE_FLAGS = ("-g", "-ffunction-sections", "-fdata-sections", "-ffp-contract=off", "-fstack-usage")
+COMPILE_FLAGS = ("-gdwarf-4", "-ffunction-sections", "-fdata-sections", "-ffp-contract=off", "-fstack-usage")
 LINK_FLAGS = ("-Wl,--gc-sections", "-Wl,--print-memory-usage")
 
 

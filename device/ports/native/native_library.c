@@ -10,7 +10,7 @@ static void prepare(bl_engine *engine, bl_image_header *header, const uint8_t *i
     bl_image_read_header(arena, header);
     engine->arena = arena;
     engine->pixel_table = pixel_table;
-    engine->layer_done = NULL;
+    engine->after_layer = NULL;
     engine->context = NULL;
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import bitloop
 from bitloop.bench.record import (
     Arena,
+    BuildMemory,
     DeviceIdentity,
     FirmwareIdentity,
     HostIdentity,
@@ -113,7 +114,14 @@ def device_identity(url: str, info: DeviceInfo) -> DeviceIdentity:
     )
 
 
-def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reserved: int) -> Ram:
+def ram_of(
+    memory: MemoryPlan,
+    info: DeviceInfo,
+    stats: dict[str, int],
+    *,
+    reserved: int,
+    build: tuple[BuildMemory | None, str | None],
+) -> Ram:
     """Return predicted and measured memory.
 
     Args:
@@ -121,6 +129,7 @@ def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reser
         info: the device.
         stats: the device's counters, empty where it could not be asked any more.
         reserved: bytes of the arena that the device says the image takes.
+        build: what the firmware's build says, or None and why not.
     """
     stack_peak = stats.get("stack_peak_bytes")
     note: str | None = None
@@ -146,6 +155,8 @@ def ram_of(memory: MemoryPlan, info: DeviceInfo, stats: dict[str, int], *, reser
         predicted=memory.total_bytes,
         reserved=reserved,
         measured=stats.get("arena_peak_bytes"),
+        build=build[0],
+        build_note=build[1],
     )
 
 

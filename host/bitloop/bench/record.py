@@ -19,6 +19,7 @@ __all__ = [
     "RECORD_VERSION",
     "Accuracy",
     "Arena",
+    "BuildMemory",
     "DataIdentity",
     "DeviceIdentity",
     "Divergence",
@@ -38,6 +39,7 @@ __all__ = [
     "Ram",
     "RunRecord",
     "Sizes",
+    "StackStep",
     "TensorSize",
     "VaultOpening",
     "Versions",
@@ -161,11 +163,38 @@ class Arena:
 
 
 @dataclass(frozen=True)
+class StackStep:
+    """A function along the deepest calls, and the bytes it has on the stack then."""
+
+    function: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BuildMemory:
+    """What the build of the firmware says, in bytes; the device was not asked.
+
+    ``static`` is the firmware's own state, ``arena`` what is left for a model, ``stack`` what is reserved for the
+    stack, ``flash`` what is loaded. The stack takes ``stack_bound`` bytes at most, ``stack_interrupts`` of them for
+    interrupts, the others along ``stack_path``; ``stack_note`` says why there is no bound.
+    """
+
+    static: int
+    arena: int
+    stack: int
+    flash: int
+    stack_bound: int | None
+    stack_interrupts: int | None
+    stack_path: tuple[StackStep, ...]
+    stack_note: str | None
+
+
+@dataclass(frozen=True)
 class Ram:
     """Memory in bytes.
 
     Of the arena: ``predicted`` by the plan, ``reserved`` as the device says, ``measured`` as the end of the highest
-    byte that was written.
+    byte that was written. ``build`` is what the host reads off the firmware's build, or ``build_note`` why it cannot.
     """
 
     static: int | None
@@ -175,6 +204,8 @@ class Ram:
     predicted: int
     reserved: int
     measured: int | None
+    build: BuildMemory | None
+    build_note: str | None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from bitloop.bench import judge as judging
 from bitloop.bench.beside import HostSimulation
+from bitloop.bench.build import build_memory, false_memory
 from bitloop.bench.checks import check_fit, false_claims
 from bitloop.bench.compare import bits, ulp_distance
 from bitloop.bench.files import RunDirectory
@@ -203,6 +204,7 @@ class _Attempt:
             self.plan.image, self.plan.memory.total_bytes, self._step("upload"), weights=self.plan.streamed
         )
         self.claims = false_claims(device_url, self.info, self.plan, self.report)
+        self.build = build_memory(device_url, self.info)
         self.per_layer = self.options.per_layer and Capability.LAYER_TICKS in self.info.capabilities
         self.outputs = RunOutput.LOGITS | (RunOutput.LAYER_TICKS if self.per_layer else RunOutput(0))
         mode = MODES[self.options.mode]
@@ -286,8 +288,8 @@ class _Attempt:
     def record(self, device_url: str, vault: Sequence[Opening], *, started: datetime, seconds: float) -> RunRecord:
         """Put everything together."""
         info, plan, measured = self.info, self.plan, self.measured
-        ram = ram_of(plan.memory, info, self.stats, reserved=self.report.arena_bytes)
-        claims = list(self.claims)
+        ram = ram_of(plan.memory, info, self.stats, reserved=self.report.arena_bytes, build=self.build)
+        claims = [*self.claims, *false_memory(ram, info)]
         if ram.measured is not None and ram.measured > ram.predicted:
             claims.append(f"the device wrote {ram.measured:,} bytes of its arena, the plan allows {ram.predicted:,}")
         exact = judging.exact_of(measured, self.divergence, audited=self.audited)

@@ -43,8 +43,8 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
     measured = "not measured" if ram.measured is None else f"measured {ram.measured:,} B"
     static = "" if ram.static is None else f"; static {ram.static:,} B"
     rows.append(("RAM, arena", f"predicted {ram.predicted:,} B, {measured}{static}"))
-    stack = ram.stack_note or "" if ram.stack_peak is None else f"peak {ram.stack_peak:,} B"
-    rows.append(("RAM, stack", stack))
+    rows.append(("RAM, stack", words.stack(ram)))
+    rows.append(("RAM, by the build", words.build(ram)))
     sizes = record.sizes
     rows.append(
         (

@@ -92,7 +92,13 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=words.count, size=words.size, seconds=words.seconds, percent=words.percent, placement=words.placement
+        count=words.count,
+        size=words.size,
+        seconds=words.seconds,
+        percent=words.percent,
+        placement=words.placement,
+        stack_words=words.stack,
+        build_words=words.build,
     )
     ticks = np.array([sample.ticks for sample in samples], dtype=np.uint64)
     latency = record.latency

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitloop.bench.metrics import Proportion
-    from bitloop.bench.record import Placement
+    from bitloop.bench.record import Placement, Ram
 
-__all__ = ["count", "interval", "percent", "placement", "rate", "seconds", "share", "size", "ticks"]
+__all__ = ["build", "count", "interval", "percent", "placement", "rate", "seconds", "share", "size", "stack", "ticks"]
 
 
 def count(value: int) -> str:
@@ -47,6 +47,25 @@ def placement(where: Placement) -> str:
     return (
         f"streamed: {where.batch_bytes:,} B a batch of {where.batch:,}, {where.image_bytes:,.0f} B an image; "
         f"{size(where.streamed_bytes)} on the line{traced}"
+    )
+
+
+def stack(ram: Ram) -> str:
+    """Say how much stack a run took, and how much it can take at most."""
+    peak = ram.stack_note or "" if ram.stack_peak is None else f"peak {ram.stack_peak:,} B"
+    bound = None if ram.build is None else ram.build.stack_bound
+    return peak if bound is None else f"{peak}; at most {bound:,} B by the build"
+
+
+def build(ram: Ram) -> str:
+    """Say what the firmware's build says of its memory, or why it is not known."""
+    known = ram.build
+    if known is None:
+        return f"not known: {ram.build_note}"
+    stack = known.stack_note if known.stack_bound is None else f"at most {known.stack_bound:,} B"
+    return (
+        f"static {known.static:,} B, arena {known.arena:,} B, flash {known.flash:,} B; stack {stack} "
+        f"of {known.stack:,} B reserved"
     )
 
 

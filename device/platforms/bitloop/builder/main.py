@@ -9,6 +9,7 @@ A board's manifest, boards/<environment>.json, says under "build":
     libraries       for the linker, e.g. ["c", "gcc"]
     extra_flags     for compiling, after all others; PlatformIO adds them itself
     link_flags      for linking (optional)
+    stack           interrupts, for the bound of the stack; the host reads it (docs/device.md)
 and under "upload" the chip's maximum_ram_size and maximum_size.
 """
 
