@@ -1,0 +1,220 @@
+/* AVR: the model gets all RAM between the firmware's own state and the stack. Registers: ATmega2560 data sheet (DS40002211),
+ * the same in every ATmega with a 16-bit Timer1. */
+#include <Arduino.h>
+
+#if defined(ARDUINO_ARCH_AVR)
+
+#include <avr/sleep.h>
+#include <avr/wdt.h>
+
+#include "arduino_board.h"
+#include "bl_boot.h"
+#include "bl_stack.h"
+
+#ifndef BL_STACK_BYTES
+#define BL_STACK_BYTES 1024
+#endif
+#ifndef BL_BODY_BYTES
+#define BL_BODY_BYTES 96
+#endif
+
+/* Of the linker's own script; the arena begins where it lets a heap begin. Nothing here allocates. */
+extern "C" uint8_t __data_start[], __heap_start[];
+
+static const char isa[] BL_CONST = "AVR, " ARDUINO_TEXT(__AVR_DEVICE_NAME__);
+
+static bl_boot_record boot __attribute__((section(".noinit")));
+static uint8_t receive_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
+static uint8_t send_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
+
+/* --- reset ------------------------------------------------------------------------------------------------------- */
+
+/* After a reset by the watchdog it goes on running with its shortest time, 16 ms (10.4.2): it is stopped here, well before.
+ * A boot loader may have read the flags, and cleared them. */
+static uint8_t reset_cause(void)
+{
+    uint8_t flags = MCUSR;
+
+    MCUSR = 0;
+    wdt_disable();
+    if (flags & _BV(WDRF)) {
+        return BL_RESET_WATCHDOG;
+    }
+    if (flags & _BV(PORF)) {
+        return BL_RESET_POWER_ON; /* may set the flag of brown-out too */
+    }
+    if (flags & _BV(BORF)) {
+        return BL_RESET_BROWNOUT;
+    }
+    return flags & _BV(EXTRF) ? BL_RESET_PIN : BL_RESET_UNKNOWN;
+}
+
+/* --- line -------------------------------------------------------------------------------------------------------- */
+
+static size_t serial_read(void *context, uint8_t *data, size_t capacity)
+{
+    size_t count = 0;
+
+    (void)context;
+    while (count < capacity && Serial.available() > 0) {
+        data[count++] = (uint8_t)Serial.read();
+    }
+    return count;
+}
+
+static void serial_write(void *context, const uint8_t *data, size_t length)
+{
+    (void)context;
+    (void)Serial.write(data, length);
+}
+
+/* When the ring is empty no interrupt is left to come: the last characters leave the USART by themselves. Serial.flush
+ * would wait for them too, by a flag (TXC) that QEMU does not keep. */
+static void serial_flush(void *context)
+{
+    (void)context;
+    while (Serial.availableForWrite() < SERIAL_TX_BUFFER_SIZE - 1) {
+    }
+}
+
+/* --- time -------------------------------------------------------------------------------------------------------- */
+
+static volatile uint32_t turns; /* of Timer1, 65,536 ticks each */
+static uint64_t counted;        /* ticks besides those */
+
+ISR(TIMER1_OVF_vect)
+{
+    turns++;
+}
+
+/* Ticks before a turn in which the timer is left alone: more than pass between reading and writing it. */
+static const uint16_t TURN_MARGIN = 64;
+
+/* The timer begins anew at each reading, so that its interrupt falls on the same instruction each time an image is run,
+ * and costs the same. A turn that ended since interrupts were switched off counts when they are on again. */
+static uint64_t timer_read(void *context)
+{
+    uint16_t count;
+    uint64_t now;
+
+    (void)context;
+    for (;;) {
+        cli();
+        count = TCNT1;
+        if (count <= 0xFFFFu - TURN_MARGIN) {
+            break;
+        }
+        sei();
+    }
+    TCNT1 = 0;
+    sei();
+    _NOP(); /* an interrupt that waits comes after one more instruction (7.8) */
+    cli();
+    counted += count;
+    now = counted + ((uint64_t)turns << 16);
+    sei();
+    return now;
+}
+
+/* Every chip has a calibration of its oscillator, which it loads as it starts (10.13 does not know 0 from the maker);
+ * QEMU has no such register. */
+static bool is_emulated(void)
+{
+    return OSCCAL == 0;
+}
+
+/* Timer0 of Arduino's millis is stopped: nothing here asks for the time, and its interrupt would fall anywhere. */
+static void timer_start(void)
+{
+    TIMSK0 = 0;
+    TCCR1A = 0; /* counts to 65,535 (17.9.1) */
+    TCCR1B = _BV(CS10); /* the processor's clock, undivided */
+    TCCR1C = 0;
+    TCNT1 = 0;
+    TIMSK1 = _BV(TOIE1);
+}
+
+/* --- stack ------------------------------------------------------------------------------------------------------- */
+
+/* For whoever reads the ELF file, in which data lie from 0x800000 on. */
+__asm__(".global __bl_stack_low, __bl_stack_top\n\t"
+        ".set __bl_stack_top, 0x800000 + " ARDUINO_TEXT(RAMEND) " + 1\n\t"
+        ".set __bl_stack_low, __bl_stack_top - " ARDUINO_TEXT(BL_STACK_BYTES));
+
+static uint8_t *const stack_top = (uint8_t *)(RAMEND + 1);
+static uint8_t *const stack_low = (uint8_t *)(RAMEND + 1 - BL_STACK_BYTES);
+
+/* Room for the return address and registers of bl_stack_paint itself, where it is called and not inlined. */
+enum { PAINT_MARGIN = 16 };
+
+static void stack_paint(void *context)
+{
+    (void)context;
+    bl_stack_paint(stack_low, (uint8_t *)(SP - PAINT_MARGIN));
+}
+
+static uint32_t stack_peak(void *context)
+{
+    (void)context;
+    return bl_stack_peak(stack_low, stack_top);
+}
+
+/* --- the board --------------------------------------------------------------------------------------------------- */
+
+void arduino_start(bl_port *port)
+{
+    bool emulated = is_emulated();
+    uint8_t *arena = (uint8_t *)(((uintptr_t)__heap_start + 3u) & ~(uintptr_t)3u);
+    uint32_t there = (uint32_t)(stack_low - arena) & ~(uint32_t)3u;
+
+    port->reset_cause = reset_cause();
+    (void)bl_boot_begin(&boot);
+    stack_paint(NULL);
+    timer_start();
+    Serial.begin(BL_BAUD);
+    port->read = serial_read;
+    port->write = serial_write;
+    port->flush = serial_flush;
+    port->ticks = timer_read;
+    port->stack_peak = stack_peak;
+    port->stack_paint = stack_paint;
+    port->arena = arena;
+    port->arena_bytes = arduino_arena_cap() < there ? arduino_arena_cap() : there;
+    port->receive_buffer = receive_buffer;
+    port->send_buffer = send_buffer;
+    port->body_bytes = BL_BODY_BYTES;
+    port->window_bytes = SERIAL_RX_BUFFER_SIZE - 1;
+    port->static_bytes = (uint32_t)(__heap_start - __data_start);
+    port->isa = isa;
+    port->clock_hz = F_CPU;
+    /* QEMU's tick lasts whole nanoseconds: 62 at 16 MHz. */
+    port->ticks_per_second = emulated ? 1000000000u / (1000000000u / F_CPU) : F_CPU;
+    port->timer_unit = emulated ? BL_TIMER_INSTRUCTIONS_SCALED : BL_TIMER_CYCLES;
+    port->boot_count = boot.boots;
+    port->table_bits = 4;
+    port->simulated = emulated;
+}
+
+void arduino_run(void (*serve)(void))
+{
+    serve();
+}
+
+void arduino_wait(void)
+{
+    set_sleep_mode(SLEEP_MODE_IDLE);
+    cli();
+    if (Serial.available() == 0) {
+        sleep_enable();
+        sei(); /* nothing interrupts before the instruction that follows (7.8) */
+        sleep_cpu();
+        sleep_disable();
+    }
+    sei();
+}
+
+void arduino_worked(void)
+{
+}
+
+#endif /* ARDUINO_ARCH_AVR */
