@@ -4,7 +4,6 @@
 
 #if defined(ARDUINO_ARCH_AVR)
 
-#include <avr/sleep.h>
 #include <avr/wdt.h>
 
 #include "arduino_board.h"
@@ -16,6 +15,10 @@
 #endif
 #ifndef BL_BODY_BYTES
 #define BL_BODY_BYTES 96
+#endif
+
+#if RAMEND - RAMSTART < 4095
+#error "bitloop takes 2 KB of RAM itself: choose an AVR with 4 KB or more, such as an ATmega2560"
 #endif
 
 /* Of the linker's own script; the arena begins where it lets a heap begin. Nothing here allocates. */
@@ -79,59 +82,74 @@ static void serial_flush(void *context)
 
 /* --- time -------------------------------------------------------------------------------------------------------- */
 
-static volatile uint32_t turns; /* of Timer1, 65,536 ticks each */
+/* A 16-bit timer at the processor's clock, extended by its overflow. Timer5 where there is one: QEMU counts instructions
+ * (-icount) only with a timer whose registers lie above 0xFF, and ends when it must tell the time to another. */
+#if defined(TCNT5)
+#define TIMER(name) name##5
+#define TIMER_OVERFLOW_vect TIMER5_OVF_vect
+#define TIMER_OVERFLOW_FLAG _BV(TOV5)
+#else
+#define TIMER(name) name##1
+#define TIMER_OVERFLOW_vect TIMER1_OVF_vect
+#define TIMER_OVERFLOW_FLAG _BV(TOV1)
+#endif
+
+static volatile uint32_t turns; /* of the timer, 65,536 ticks each */
 static uint64_t counted;        /* ticks besides those */
 
-ISR(TIMER1_OVF_vect)
+ISR(TIMER_OVERFLOW_vect)
 {
     turns++;
+    TIMER(TIFR) = 0; /* of no effect on a chip, which has cleared the flag; QEMU leaves that to us */
 }
 
-/* Ticks before a turn in which the timer is left alone: more than pass between reading and writing it. */
-static const uint16_t TURN_MARGIN = 64;
+#if defined(TCNT5)
+/* Where older QEMUs go for Timer5 (and all vectors above 32). Timer3 itself is never started. */
+ISR(TIMER3_COMPB_vect, ISR_ALIASOF(TIMER5_OVF_vect));
+#endif
 
-/* The timer begins anew at each reading, so that its interrupt falls on the same instruction each time an image is run,
- * and costs the same. A turn that ended since interrupts were switched off counts when they are on again. */
+/* Ticks before its overflow in which the timer is not started anew: more than pass between reading and writing it. */
+static const uint16_t TURN_MARGIN = 32;
+
+/* The timer starts anew at each reading, so that its interrupt falls on the same instruction each time an image is run,
+ * and costs the same. */
 static uint64_t timer_read(void *context)
 {
     uint16_t count;
-    uint64_t now;
 
     (void)context;
     for (;;) {
         cli();
-        count = TCNT1;
-        if (count <= 0xFFFFu - TURN_MARGIN) {
+        count = TIMER(TCNT);
+        if (count <= 0xFFFFu - TURN_MARGIN && !(TIMER(TIFR) & TIMER_OVERFLOW_FLAG)) {
             break;
         }
-        sei();
+        sei(); /* let the turn end, and be counted */
     }
-    TCNT1 = 0;
-    sei();
-    _NOP(); /* an interrupt that waits comes after one more instruction (7.8) */
-    cli();
+    TIMER(TCNT) = 0;
     counted += count;
-    now = counted + ((uint64_t)turns << 16);
+    uint64_t now = counted + ((uint64_t)turns << 16);
     sei();
     return now;
 }
 
-/* Every chip has a calibration of its oscillator, which it loads as it starts (10.13 does not know 0 from the maker);
- * QEMU has no such register. */
+static void timer_start(void)
+{
+#if defined(TCNT5)
+    TCCR5A = 0; /* counts to 65,535 (17.9.1) */
+    TCCR5B = _BV(CS50);
+    TIMSK5 = _BV(TOIE5);
+#else
+    TCCR1A = 0;
+    TCCR1B = _BV(CS10);
+    TIMSK1 = _BV(TOIE1);
+#endif
+}
+
+/* Every chip loads a calibration of its oscillator as it starts; QEMU has no such register, and reads 0. */
 static bool is_emulated(void)
 {
     return OSCCAL == 0;
-}
-
-/* Timer0 of Arduino's millis is stopped: nothing here asks for the time, and its interrupt would fall anywhere. */
-static void timer_start(void)
-{
-    TIMSK0 = 0;
-    TCCR1A = 0; /* counts to 65,535 (17.9.1) */
-    TCCR1B = _BV(CS10); /* the processor's clock, undivided */
-    TCCR1C = 0;
-    TCNT1 = 0;
-    TIMSK1 = _BV(TOIE1);
 }
 
 /* --- stack ------------------------------------------------------------------------------------------------------- */
@@ -195,22 +213,25 @@ void arduino_start(bl_port *port)
     port->simulated = emulated;
 }
 
+/* In place of the core's main: that starts all timers and the converter, for millis, PWM and analogRead. None of it is
+ * used here, and so nothing interrupts an image but the timer above. */
+int main(void)
+{
+    sei();
+    setup();
+    for (;;) {
+        loop();
+    }
+}
+
 void arduino_run(void (*serve)(void))
 {
     serve();
 }
 
+/* The processor is not put to sleep: QEMU's would not go on behind the instruction. */
 void arduino_wait(void)
 {
-    set_sleep_mode(SLEEP_MODE_IDLE);
-    cli();
-    if (Serial.available() == 0) {
-        sleep_enable();
-        sei(); /* nothing interrupts before the instruction that follows (7.8) */
-        sleep_cpu();
-        sleep_disable();
-    }
-    sei();
 }
 
 void arduino_worked(void)
