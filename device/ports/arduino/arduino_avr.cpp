@@ -11,10 +11,10 @@
 #include "bl_stack.h"
 
 #ifndef BL_STACK_BYTES
-#define BL_STACK_BYTES 1024
+#define BL_STACK_BYTES 1280
 #endif
 #ifndef BL_BODY_BYTES
-#define BL_BODY_BYTES 96
+#define BL_BODY_BYTES 112 /* so that two encoded frames fit a ring of 256 */
 #endif
 
 #if RAMEND - RAMSTART < 4095

@@ -78,6 +78,8 @@ else:
 
 program = env.BuildProgram()
 env.Depends(program, env.File(str(script)))
+if "arduino" in build:
+    env.AddPostAction(program, env.VerboseAction(arduino.mend_stack_pointer, "Ordering stack pointer writes in $TARGET"))
 
 wanted = json.dumps(identity.stamp(device, Path(env.subst("$PROJECT_DIR")), env.subst("$PIOENV")), indent=2) + "\n"
 
