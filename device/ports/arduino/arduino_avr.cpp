@@ -20,6 +20,9 @@
 #if RAMEND - RAMSTART < 4095
 #error "bitloop takes 2 KB of RAM itself: choose an AVR with 4 KB or more, such as an ATmega2560"
 #endif
+#if SERIAL_RX_BUFFER_SIZE < 128
+#error "the receive buffer holds no frame: build with -DSERIAL_RX_BUFFER_SIZE=256"
+#endif
 
 /* Of the linker's own script; the arena begins where it lets a heap begin. Nothing here allocates. */
 extern "C" uint8_t __data_start[], __heap_start[];

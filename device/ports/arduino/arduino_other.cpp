@@ -14,19 +14,23 @@
 #define BL_BODY_BYTES 256
 #endif
 
-/* Bytes that the core's receive buffer holds. A board with native USB holds its host back by itself. */
+/* Bytes that the core's receive buffer holds; where it does not say, the line is native USB, which holds its host back. */
 #ifndef BL_RING_BYTES
 #if defined(SERIAL_RX_BUFFER_SIZE)
 #define BL_RING_BYTES SERIAL_RX_BUFFER_SIZE
 #elif defined(SERIAL_BUFFER_SIZE)
 #define BL_RING_BYTES SERIAL_BUFFER_SIZE
 #else
-#define BL_RING_BYTES 64
+#define BL_RING_BYTES 256
 #endif
+#endif
+#if BL_RING_BYTES < 128
+#error "the receive buffer holds no frame: build with -DSERIAL_RX_BUFFER_SIZE=256, or what this core calls it"
 #endif
 
 /* Words, so that it is aligned. */
 static uint32_t arena[BL_ARENA_BYTES / 4];
+static const char isa[] BL_CONST = "unknown";
 static uint8_t receive_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
 static uint8_t send_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
 
@@ -77,7 +81,7 @@ void arduino_start(bl_port *port)
     port->send_buffer = send_buffer;
     port->body_bytes = BL_BODY_BYTES;
     port->window_bytes = BL_RING_BYTES - 1;
-    port->isa = "";
+    port->isa = isa;
 #if defined(F_CPU)
     port->clock_hz = F_CPU;
 #endif
