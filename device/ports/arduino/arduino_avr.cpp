@@ -127,7 +127,8 @@ static uint64_t timer_read(void *context)
         if (count <= 0xFFFFu - TURN_MARGIN && !(TIMER(TIFR) & TIMER_OVERFLOW_FLAG)) {
             break;
         }
-        sei(); /* let the turn end, and be counted */
+        sei();
+        (void)TIMER(TCNT); /* the turn is counted after the instruction that follows SEI; in QEMU, at such a read */
     }
     TIMER(TCNT) = 0;
     counted += count;
