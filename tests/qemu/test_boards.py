@@ -39,7 +39,7 @@ def board(request: pytest.FixtureRequest) -> str:
 
 
 def test_no_board_is_forgotten() -> None:
-    assert {"stm32f405", "stm32f100"} <= set(BOARDS)
+    assert {"stm32f405", "stm32f100", "mega2560"} <= set(BOARDS)
 
 
 def test_a_run_is_exact_and_two_agree_within_a_tick(

@@ -1,4 +1,4 @@
-"""The Arduino port, on 8 KB of RAM: what fits, what is streamed, what its timer tells, what outlives a reset."""
+"""The Arduino port, on 8 KB of RAM: what fits, what is streamed, what its timer tells, and whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
 from bitloop.data.splits import Split
 from bitloop.errors import DoesNotFitError
-from bitloop.link.session import Session
 from bitloop.quantize.model import Model
-
-from .conftest import TIMING
 
 Models = Callable[..., Model]
 
@@ -72,10 +69,3 @@ def test_streaming_is_exact_however_interrupts_fall(mega: str, models: Models) -
     record = run(model, mega, images, options=options)
     assert (record.verdict, record.exact.matching) == ("exact", 8)
     assert record.link.retransmissions == 0
-
-
-def test_a_reset_is_counted(mega: str) -> None:
-    with Session(mega, timing=TIMING) as session:
-        assert session.connect().boot_count == 1
-        session._transport.port.control("system_reset")
-        assert session.connect().boot_count == 2
