@@ -7,7 +7,7 @@
 
 static const char board_name[] BL_CONST = ARDUINO_TEXT(BL_BOARD);
 
-/* Defined away from its only reader's sight through volatile: the compiler must not know the number. */
+/* Read through volatile, or from flash: the compiler must not know the number. */
 __attribute__((used)) const uint32_t bl_port_arena_cap BL_CONST = 0xFFFFFFFFu;
 
 static bl_server server;
