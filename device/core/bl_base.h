@@ -33,6 +33,10 @@
 #define BL_RESTRICT restrict
 #endif
 
+/* GCC before 7 hides the standard's name from C++11. */
+#if !defined(FLT_EVAL_METHOD) && defined(__FLT_EVAL_METHOD__)
+#define FLT_EVAL_METHOD __FLT_EVAL_METHOD__
+#endif
 BL_STATIC_ASSERT(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in binary32");
 BL_STATIC_ASSERT(FLT_RADIX == 2 && FLT_MANT_DIG == 24 && sizeof(float) == 4, "float must be binary32");
 

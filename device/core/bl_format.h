@@ -58,7 +58,7 @@ static inline uint32_t bl_format_read(bl_format_reader *reader)
 {
     uint32_t code = reader->rest;
     uint8_t shift = reader->held;
-    uint8_t byte = 0;
+    uint8_t packed = 0;
 
     if (reader->trits) {
         uint8_t digit;
@@ -76,12 +76,12 @@ static inline uint32_t bl_format_read(bl_format_reader *reader)
         reader->held = (uint8_t)(shift - reader->width);
     } else {
         while (shift < reader->width) {
-            byte = *reader->next++;
-            code |= (uint32_t)byte << shift;
+            packed = *reader->next++;
+            code |= (uint32_t)packed << shift;
             shift = (uint8_t)(shift + 8u);
         }
         reader->held = (uint8_t)(shift - reader->width);
-        reader->rest = (uint8_t)((unsigned)byte >> (8u - reader->held));
+        reader->rest = (uint8_t)((unsigned)packed >> (8u - reader->held));
     }
     return reader->width < 32 ? code & (((uint32_t)1 << reader->width) - 1u) : code;
 }

@@ -120,6 +120,7 @@ enum {
     BL_TIMER_CYCLES = 0x1,
     BL_TIMER_INSTRUCTIONS_SCALED = 0x2,
     BL_TIMER_HOST_NANOSECONDS = 0x3,
+    BL_TIMER_MICROSECONDS = 0x4,
 };
 
 /* Why the device last started. */

@@ -29,6 +29,7 @@ _TIMER_WORDS = {
     int(TimerUnit.CYCLES): "cycles",
     int(TimerUnit.INSTRUCTIONS_SCALED): "instructions",
     int(TimerUnit.HOST_NANOSECONDS): "host ns",
+    int(TimerUnit.MICROSECONDS): "µs",
 }
 
 

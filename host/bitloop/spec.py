@@ -117,6 +117,7 @@ class TimerUnit(IntEnum):
     CYCLES = 1  # of a real chip's clock
     INSTRUCTIONS_SCALED = 2  # virtual time of an instruction-counting emulator
     HOST_NANOSECONDS = 3  # a process on the host: tells nothing of a chip
+    MICROSECONDS = 4  # a chip's clock on the wall, where no finer counter is known
 
 
 class ResetCause(IntEnum):

@@ -112,6 +112,8 @@ def test_a_disagreement_outweighs_how_the_run_ended(status: str, error: Failure 
         (TimerUnit.CYCLES, False, "cycles"),
         (TimerUnit.CYCLES, True, "ticks of virtual time (simulated device)"),
         (TimerUnit.HOST_NANOSECONDS, True, "host nanoseconds (simulated device)"),
+        (TimerUnit.MICROSECONDS, False, "microseconds"),
+        (TimerUnit.MICROSECONDS, True, "ticks of virtual time (simulated device)"),
         (TimerUnit.INSTRUCTIONS_SCALED, True, "ticks of virtual time (simulated device)"),
         (77, False, "ticks of unknown unit 77"),
     ],
@@ -164,6 +166,8 @@ def test_shares_of_the_streaming_time() -> None:
     share = share_of(measured(), chip, seconds=1.0, waited_s=0.6)
     assert share is not None
     assert (share.compute, share.line, share.queue) == pytest.approx((0.1, 0.5, 0.4))
+    board = DeviceInfo(timer_unit=TimerUnit.MICROSECONDS, ticks_per_second=1000)
+    assert share_of(measured(), board, seconds=1.0, waited_s=0.6) == share
     # More computing than waiting: it overlapped with the host's own work.
     share = share_of(measured(), chip, seconds=1.0, waited_s=0.05)
     assert share is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 PLATFORM = Path(__file__).resolve().parent
 
-SOURCE_SUFFIXES = (".c", ".S")
+SOURCE_SUFFIXES = (".c", ".cpp", ".S")
 HASHED_SUFFIXES = (*SOURCE_SUFFIXES, ".h", ".ld")
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wshadow")

@@ -165,6 +165,7 @@ def latency_unit(info: DeviceInfo) -> str:
         int(TimerUnit.CYCLES): virtual if info.simulated else "cycles",
         int(TimerUnit.INSTRUCTIONS_SCALED): virtual,
         int(TimerUnit.HOST_NANOSECONDS): "host nanoseconds",
+        int(TimerUnit.MICROSECONDS): virtual if info.simulated else "microseconds",
     }.get(info.timer_unit, f"ticks of unknown unit {int(info.timer_unit)}")
     if info.instructions_per_tick is not None:
         word = "instructions"
@@ -222,7 +223,7 @@ def share_of(measured: Measured, info: DeviceInfo, *, seconds: float, waited_s: 
     Returns:
         Three shares with sum 1, or None where the device's timer does not run with the clock on the wall.
     """
-    silicon = info.timer_unit == TimerUnit.CYCLES and not info.simulated
+    silicon = info.timer_unit in (TimerUnit.CYCLES, TimerUnit.MICROSECONDS) and not info.simulated
     wall = silicon or info.timer_unit == TimerUnit.HOST_NANOSECONDS
     if not measured.count or seconds <= 0 or not wall or not info.ticks_per_second:
         return None

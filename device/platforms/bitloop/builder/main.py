@@ -6,6 +6,8 @@ A board's manifest, boards/<environment>.json, says under "build":
     cpu_flags       for compiling and linking
     defines         macros, "NAME" or "NAME=VALUE"
     ldscript        linker script, from the port's folder
+    arduino         folders "core" and "variant" of an Arduino core that brings start-up code and a linker script, to
+                    which ldscript then adds (optional; arduino.py)
     libraries       for the linker, e.g. ["c", "gcc"]
     extra_flags     for compiling, after all others; PlatformIO adds them itself
     link_flags      for linking (optional)
@@ -23,7 +25,8 @@ env = DefaultEnvironment()
 sys.dont_write_bytecode = True  # nothing but sources lies in device/: the wheel carries all of it
 sys.path.insert(0, env.PioPlatform().get_dir())
 
-import identity  # noqa: E402 - lies beside platform.json, which PlatformIO does not put on the path
+import arduino  # noqa: E402 - these lie beside platform.json, which PlatformIO does not put on the path
+import identity  # noqa: E402
 
 board = env.BoardConfig()
 build = board.get("build")
@@ -54,7 +57,6 @@ env.Append(
     CPPDEFINES=[*(tuple(define.split("=", 1)) if "=" in define else define for define in build.get("defines", []))],
     CPPPATH=[str(folder) for folder in identity.include_dirs(device, build["port"])],
     LINKFLAGS=[
-        "-nostartfiles",
         *cpu_flags,
         *identity.LINK_FLAGS,
         "-Wl,-Map=${BUILD_DIR}/${PROGNAME}.map",
@@ -67,10 +69,18 @@ firmware_hash, firmware_version = identity.identity_defines(device, build["port"
 env.Append(CPPDEFINES=[firmware_hash, (firmware_version[0], env.StringifyMacro(firmware_version[1]))])
 
 script = (port_dir / build["ldscript"]).resolve()
-env.Replace(LDSCRIPT_PATH=str(script))
+if "arduino" in build:
+    arduino.add_core(env, build["arduino"])
+    env.Replace(LDSCRIPT_PATH="")
+    env.Append(LINKFLAGS=[str(script)])
+else:
+    env.Replace(LDSCRIPT_PATH=str(script))
+    env.Append(LINKFLAGS=["-nostartfiles"])
 
 program = env.BuildProgram()
 env.Depends(program, env.File(str(script)))
+if "arduino" in build:
+    env.AddPostAction(program, env.VerboseAction(arduino.mend_stack_pointer, "Ordering stack pointer writes in $TARGET"))
 
 wanted = json.dumps(identity.stamp(device, Path(env.subst("$PROJECT_DIR")), env.subst("$PIOENV")), indent=2) + "\n"
 
