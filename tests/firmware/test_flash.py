@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import serial
+from fake_device import FakeDevice
 from filelock import FileLock
 from serial.tools.list_ports_common import ListPortInfo
 from typer.testing import CliRunner, Result
@@ -29,9 +30,6 @@ from bitloop.errors import PortError, ToolchainError, UsageError
 from bitloop.firmware import find, flash
 from bitloop.firmware.build import firmware_elf, platform_module, run_platformio
 from bitloop.native.build import firmware_hash
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "link"))
-from fake_device import FakeDevice
 
 ROOT = Path(__file__).resolve().parents[2]
 STLINK, ADAPTER = (0x0483, 0x374B), (0x0403, 0x6001)
