@@ -1,7 +1,11 @@
 """How a firmware gets onto a chip: which tool speaks a protocol, which file it takes, and what it is told.
 
 Used by builder/main.py (`pio run -t upload`) and by the host (`bitloop firmware flash`). Only the standard library.
-A board's manifest names its protocols under "upload", the usual one first.
+The manifest of a board that can be flashed says under "upload":
+    protocol        the usual way, of PROTOCOLS
+    protocols       all ways (optional)
+    speed           baud rate of the bootloader (optional)
+and for an ST-LINK under "debug" openocd_target, a file of OpenOCD's target folder.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from bitloop.errors import ToolchainError
 from bitloop.firmware.elf import Elf, read_elf
 
-__all__ = ["ARENA_CAP", "StaticMemory", "static_memory"]
+__all__ = ["ARENA_CAP", "StaticMemory", "capped", "static_memory"]
 
 ARENA_CAP = "bl_port_arena_cap"
 """A word of the firmware that limits the arena; ``qemu://…?arena=`` changes it in a copy of the ELF file."""
@@ -49,11 +49,7 @@ def static_memory(elf: Path) -> StaticMemory:
     Raises:
         ToolchainError: it cannot be read, lacks a symbol, or its symbols make no sense.
     """
-    return memory_of(read_elf(elf))
-
-
-def memory_of(image: Elf) -> StaticMemory:
-    """Do as :func:`static_memory`, for a file that is read already."""
+    image = read_elf(elf)
     static_start, static_end = _range(image, "__bl_static_start", "__bl_static_end")
     arena_start, arena_end = _range(image, "__bl_arena_start", "__bl_arena_end")
     stack_low, stack_top = _range(image, "__bl_stack_low", "__bl_stack_top")
@@ -83,8 +79,12 @@ def _cap(image: Elf) -> int:
     word = image.read(symbol.address, 4)
     if word is None:
         raise ToolchainError(f"{image.path}: its word {ARENA_CAP} is not part of the program; build it again")
-    cap = int.from_bytes(word, "little")
-    return cap - cap % _ARENA_GRAIN_BYTES
+    return capped(int.from_bytes(word, "little"))
+
+
+def capped(cap_bytes: int) -> int:
+    """Give what a firmware makes of a cap: the arena consists of whole words."""
+    return cap_bytes - cap_bytes % _ARENA_GRAIN_BYTES
 
 
 def _is_outside(image: Elf, address: int) -> bool:

@@ -9,11 +9,7 @@ A board's manifest, boards/<environment>.json, says under "build":
     libraries       for the linker, e.g. ["c", "gcc"]
     extra_flags     for compiling, after all others; PlatformIO adds them itself
     link_flags      for linking (optional)
-and under "upload" the chip's maximum_ram_size and maximum_size, and for what can be flashed
-    protocol        the usual way, of upload.py
-    protocols       all ways (optional)
-    speed           baud rate of the bootloader (optional)
-ST-LINK further wants "debug": {"openocd_target"}, a file of OpenOCD's target folder.
+and under "upload" the chip's maximum_ram_size and maximum_size.
 """
 
 import json
