@@ -144,7 +144,7 @@ def _board_row(board: Board) -> tuple[object, ...]:
 def _size(size_bytes: int) -> str:
     if not size_bytes:
         return "–"
-    return f"{size_bytes >> 20} MB" if size_bytes % (1 << 20) == 0 else f"{size_bytes >> 10} KB"
+    return f"{size_bytes >> 20} MB" if size_bytes % (1 << 20) == 0 else f"{size_bytes >> 10:,} KB"
 
 
 def _baud(board: Board) -> str:

@@ -79,7 +79,7 @@ def build_firmware(environment: str, *, each_line: Line | None = None) -> Path:
         code, output = run_platformio(("run", "--environment", environment), each_line=each_line)
     if code != 0 or not elf.is_file():
         message = f"PlatformIO could not build {environment} (exit code {code}). Its last words:\n{last_words(output)}"
-        raise ToolchainError(message + _advice(environment, output))
+        raise ToolchainError(message + advice(environment, output))
     log.info("built %s", elf)
     return elf
 
@@ -181,7 +181,8 @@ def last_words(output: str) -> str:
     return "\n".join(lines[max(0, min(first - 3, len(lines) - 15)) :][:60])
 
 
-def _advice(environment: str, output: str) -> str:
+def advice(environment: str, output: str) -> str:
+    """Say what to do about a failed build, where its words tell; else ""."""
     if find.is_local(environment) or not any(word in output for word in _OFFLINE):
         return ""
     return (

@@ -85,6 +85,8 @@ def flash(
     way = flashing.choose_way(found, port=port, protocol=protocol)
     if way.over_serial and way.port is not None:
         SerialTransport(way.port, baud=baud).close()  # tools do not say well what is wrong with a port
+    if way.protocol != flashing.PLATFORMIO:
+        _build(found)  # so that what is shown from here on are the tool's words
     image = flashing.flash(way, each_line=console.say)
     console.print_text(f"{found.name} was flashed through {way.title}: {_shown(image)}")
     if not check:
