@@ -24,7 +24,7 @@ from filelock import FileLock
 from serial.tools.list_ports_common import ListPortInfo
 from typer.testing import CliRunner, Result
 
-from bitloop.boards import find_board
+from bitloop.boards import BOARDS, find_board
 from bitloop.cli.app import app
 from bitloop.errors import PortError, ToolchainError, UsageError
 from bitloop.firmware import find, flash
@@ -213,6 +213,15 @@ def test_avrdude_is_told_what_arduino_tells_it() -> None:
     ]
 
 
+def test_every_chip_can_be_flashed() -> None:
+    upload, identity = platform_module("upload"), platform_module("identity")
+    for board in BOARDS:
+        if find.is_local(board.environment) and board.environment in find.environments():
+            protocols = upload.protocols(identity.board_manifest(board.environment))
+            assert board.simulated or protocols
+            assert set(protocols) <= set(upload.PROTOCOLS)
+
+
 def test_what_cannot_be_flashed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"emulated, there is nothing to flash: --device qemu://stm32f405"):
         flash.choose_way(find_board("stm32f405"))
@@ -242,8 +251,8 @@ def buildable(environment: str) -> str:
     return environment
 
 
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_ctrl_c_ends_the_tool_and_says_what_is_left(tools: Tools, tmp_path: Path, stubborn: bool) -> None:
+@pytest.mark.parametrize(("presses", "stubborn"), [(1, False), (1, True), (2, True)])
+def test_ctrl_c_ends_the_tool_and_says_what_is_left(tools: Tools, tmp_path: Path, presses: int, stubborn: bool) -> None:
     ignore = "trap '' INT\n" if stubborn else ""
     tools.make("openocd", then=f"{ignore}echo $$ >{tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid\nsleep 60")
     buildable("nucleo_f446re")
@@ -251,8 +260,12 @@ def test_ctrl_c_ends_the_tool_and_says_what_is_left(tools: Tools, tmp_path: Path
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "host")}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_for((tmp_path / "pid").exists)
-        process.send_signal(signal.SIGINT)
+        for _ in range(presses):
+            pressed = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
         _, words = process.communicate(timeout=30)
+    assert presses == 1 or time.monotonic() - pressed < 3  # sooner than the first one alone
     assert process.returncode == 130
     assert "may hold half a firmware" in words
     with pytest.raises(ProcessLookupError):

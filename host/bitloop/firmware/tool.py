@@ -59,11 +59,11 @@ def run_tool(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, as Ctrl-C in a terminal would, and make it end if it does not."""
+    """Ask the whole group to end, as Ctrl-C in a terminal would; make it end if it does not, or at a second Ctrl-C."""
     for sign in (signal.SIGINT, signal.SIGKILL):
         with contextlib.suppress(OSError):
             os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(_END_S)
     if process.stdout is not None:
         process.stdout.close()

@@ -158,7 +158,7 @@ def _print_sizes(built: list[tuple[Board, Path, StaticMemory | None]]) -> None:
         rows.append((board.name, cells[0], f"{board.flash_bytes:,}" if board.flash_bytes else "–", *cells[1:]))
     if rows:
         heads = ("board", "flash", "of", "static RAM", "stack", "arena")
-        console.print_table("bytes", heads, rows, right=(1, 2, 3, 4, 5))
+        console.print_table("firmware, in bytes", heads, rows, right=(1, 2, 3, 4, 5))
     for board, elf, _ in built:
         image = elf.with_suffix(".bin")
         console.print_text(f"{board.name}: {_shown(elf)}{', firmware.bin beside it' if image.is_file() else ''}")
