@@ -84,7 +84,8 @@ def flash(
     found = find_firmware_board(board)
     way = flashing.choose_way(found, port=port, protocol=protocol)
     if way.over_serial and way.port is not None:
-        SerialTransport(way.port, baud=baud).close()  # tools do not say well what is wrong with a port
+        # The tools tell little of what is wrong with a port, and avrdude 7.1 never ends at one that is not there.
+        SerialTransport(way.port, baud=baud).close()
     if way.protocol != flashing.PLATFORMIO:
         _build(found)  # so that what is shown from here on are the tool's words
     image = flashing.flash(way, each_line=console.say)
