@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,14 @@ from types import ModuleType
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from typer.testing import CliRunner
 
 from bitloop.boards import BOARDS
+from bitloop.cli.app import app
 from bitloop.errors import ToolchainError
-from bitloop.firmware import find
+from bitloop.firmware import build, find
 from bitloop.firmware.build import firmware_elf
+from bitloop.firmware.memory import static_memory
 from bitloop.native.build import firmware_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +110,48 @@ def test_platformio_alone_builds_it() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[SUCCESS]" in done.stdout
+
+
+def test_the_command_shows_what_a_firmware_takes(environment: str) -> None:
+    board = next(board for board in BOARDS if board.environment == environment)
+    memory = static_memory(firmware_elf(environment))
+    result = CliRunner().invoke(app, ["firmware", "build", board.name])
+    assert result.exit_code == 0
+    for size in (memory.flash_bytes, memory.static_bytes, memory.stack_bytes, memory.arena_bytes):
+        assert f" {size:,} " in result.stdout
+    (document,) = json.loads(CliRunner().invoke(app, ["firmware", "build", environment, "--json"]).stdout)
+    assert Path(document["elf"]) == firmware_elf(environment)
+    assert (document["flash_bytes"], document["static_bytes"]) == (memory.flash_bytes, memory.static_bytes)
+
+
+def test_an_image_holds_what_is_loaded() -> None:
+    """firmware.bin, which a serial bootloader takes, is the flash from its first byte on."""
+    missing = find.missing_to_build("bluepill_f103c8")
+    if missing:
+        pytest.skip(f"needs {'; '.join(map(str, missing))}; {find.SETUP} installs it")
+    elf = firmware_elf("bluepill_f103c8")
+    assert elf.with_suffix(".bin").stat().st_size == static_memory(elf).flash_bytes
+
+
+def test_all_leaves_out_what_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find.shutil, "which", lambda name: None)
+    result = CliRunner().invoke(app, ["firmware", "build", "--all", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert "nucleo_f446re is left out, missing: the compiler arm-none-eabi-gcc" in result.stderr
+    named = CliRunner().invoke(app, ["firmware", "build", "nucleo_f446re"])
+    assert named.exit_code == 8
+    assert "apt install gcc-arm-none-eabi" in named.stderr
+    assert "scripts/setup-firmware" in named.stderr
+    assert CliRunner().invoke(app, ["firmware", "build"]).exit_code == 2
+    assert CliRunner().invoke(app, ["firmware", "build", "--all", "nucleo_f446re"]).exit_code == 2
+
+
+def test_a_registry_out_of_reach_is_told() -> None:
+    """PlatformIO's words where no network is, taken from `pio run` of an ESP32 environment."""
+    words = "Processing esp32dev (platform: espressif32)\nPlatform Manager: Installing espressif32\nHTTPClientError: \n"
+    assert "see to the network" in build.advice("esp32dev", words)
+    assert build.advice("esp32dev", "main.c:1: error: no\n") == ""
+    assert build.advice("nucleo_f446re", words) == ""
 
 
 def test_a_board_without_a_port_is_refused() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from serial.tools.list_ports_common import ListPortInfo
 from typer.testing import CliRunner, Result
 
 import bitloop
@@ -22,7 +23,7 @@ from bitloop.data.dataset import Dataset
 from bitloop.network.network import Network
 from bitloop.quantize import blm
 
-COMMANDS = ("demo", "devices", "train", "quantize", "inspect", "simulate", "run", "report", "monitor")
+COMMANDS = ("demo", "devices", "train", "quantize", "inspect", "simulate", "run", "report", "monitor", "firmware")
 
 
 def invoke(*arguments: object) -> Result:
@@ -192,16 +193,49 @@ def np_relu(x: object) -> object:
     return np.maximum(x, 0)
 
 
-def test_devices_lists_ports_and_the_simulated_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Port:
-        device = "/dev/ttyTEST0"
-        description = "a [red]board[/red]"
-        hwid = "USB 1:2"
+def usb_port(device: str, vendor: int, product: int, name: str) -> ListPortInfo:
+    info = ListPortInfo(device)
+    info.vid, info.pid, info.product, info.description, info.serial_number = vendor, product, name, name, "066CFF"
+    info.apply_usb_info()
+    return info
 
-    monkeypatch.setattr("serial.tools.list_ports.comports", lambda: [Port()])
-    found = json.loads(invoke("devices", "--json").stdout)
-    assert [(each["url"], each["simulated"]) for each in found] == [("/dev/ttyTEST0", False), ("sim://native", True)]
-    assert "a [red]board[/red]" in invoke("devices").stdout
+
+def test_devices_tells_what_hangs_on_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = [
+        usb_port("/dev/ttyUSB0", 0x10C4, 0xEA60, "a [red]bridge[/red]"),
+        usb_port("/dev/ttyACM0", 0x0483, 0x374B, "STM32 STLink"),
+        usb_port("/dev/ttyUSB1", 0x1234, 0x0001, "mystery"),
+        ListPortInfo("/dev/ttyS0"),
+    ]
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda: ports)
+    found = {each["url"]: each for each in json.loads(invoke("devices", "--json").stdout)}
+    assert list(found)[:5] == ["/dev/ttyACM0", "/dev/ttyS0", "/dev/ttyUSB0", "/dev/ttyUSB1", "sim://native"]
+    assert [each["simulated"] for each in found.values()][:5] == [False] * 4 + [True]
+    probe = found["/dev/ttyACM0"]
+    assert (probe["usb_vendor"], probe["usb_product"], probe["serial_number"]) == (0x0483, 0x374B, "066CFF")
+    assert (probe["usb_name"], probe["any_board"]) == ("ST-LINK/V2-1", False)
+    assert probe["boards"] == ["nucleo_f446re", "nucleo_f401re", "nucleo_f411re"]
+    assert (found["/dev/ttyUSB1"]["usb_name"], found["/dev/ttyUSB1"]["any_board"]) == (None, True)
+    assert found["/dev/ttyS0"]["usb_vendor"] is None
+    table = invoke("devices").stdout
+    for words in ("a [red]bridge[/red]", "10c4:ea60", "Silicon Labs CP210x", "0483:374b", "nucleo_f401re"):
+        assert words in table
+
+
+def test_devices_says_what_is_missing_for_an_emulated_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        return None
+
+    monkeypatch.setattr("bitloop.firmware.find.shutil.which", nothing)
+    monkeypatch.setattr("bitloop.firmware.build.is_current", lambda environment: False)
+    found = {each["url"]: each for each in json.loads(invoke("devices", "--json").stdout)}
+    assert "the emulator qemu-system-arm (apt install qemu-system-arm)" in found["qemu://stm32f405"]["missing"]
+    missing = "the compiler arm-none-eabi-gcc (apt install gcc-arm-none-eabi)"
+    assert missing in found["qemu://stm32f405"]["missing"]
+    monkeypatch.setattr("bitloop.firmware.build.is_current", lambda environment: True)
+    found = {each["url"]: each for each in json.loads(invoke("devices", "--json").stdout)}
+    assert found["qemu://stm32f405"]["missing"] == ["the emulator qemu-system-arm (apt install qemu-system-arm)"]
+    assert "missing: the emulator qemu-system-arm" in invoke("devices").stdout
 
 
 def test_train_refuses_before_it_loads_anything(here: Path) -> None:

@@ -103,6 +103,7 @@ class FakeDevice:
     protocol_major: int = 1
     extra_hello: list[tuple[int, bytes]] = field(default_factory=list)
     hello_body: int = 64
+    board: str = "fake"
     banner: bytes = b"boot: fake device\r\n"
 
     def __post_init__(self) -> None:
@@ -177,8 +178,9 @@ class FakeDevice:
             self.error(HELLO_REQUEST, sequence, BAD_PROTOCOL, self.protocol_major, 0)
             return
         self.run = False
-        fields = [(1, struct.pack("<HH", self.protocol_major, 0)), (2, b"fake 1"), (4, b"fake"), (5, b"python"),
-                  (7, struct.pack("<BI", 1, 1000)), (10, struct.pack("<I", self.arena_bytes)),
+        fields = [(1, struct.pack("<HH", self.protocol_major, 0)), (2, b"fake 1"),
+                  (4, self.board.encode()), (5, b"python"), (7, struct.pack("<BI", 1, 1000)),
+                  (10, struct.pack("<I", self.arena_bytes)),
                   (11, struct.pack("<H", self.body_bytes)), (12, struct.pack("<I", self.window_bytes)),
                   (19, b"\4"), (20, struct.pack("<I", self.boot_count)), *self.extra_hello]  # fmt: skip
         if self.loaded:

@@ -8,7 +8,7 @@ import typer
 
 from bitloop import __version__
 from bitloop.cli import console
-from bitloop.cli.commands import demo, devices, inspect, monitor, quantize, report, run, simulate, train
+from bitloop.cli.commands import demo, devices, firmware, inspect, monitor, quantize, report, run, simulate, train
 
 EXIT_CODES = (
     (0, "all is well; device and host agree bit for bit"),
@@ -44,6 +44,7 @@ app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
+app.add_typer(firmware.app, name="firmware")
 
 
 def _show_version(value: bool) -> None:

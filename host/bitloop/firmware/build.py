@@ -12,9 +12,8 @@ import importlib.util
 import json
 import logging
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +22,7 @@ from filelock import FileLock, Timeout
 from bitloop.errors import ToolchainError
 from bitloop.firmware import find
 from bitloop.firmware.scons import lay_scons
+from bitloop.firmware.tool import Line, run_tool
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ STAMP = "firmware.json"
 
 _LOCK_TIMEOUT_S = 900.0
 
-Line = Callable[[str], None]
+# What PlatformIO 6.2 prints where its registry does not answer.
+_OFFLINE = ("HTTPClientError", "not connected to the Internet", "Could not find the package")
 
 
 def firmware_elf(environment: str, *, build: bool = True) -> Path:
@@ -51,8 +52,8 @@ def firmware_elf(environment: str, *, build: bool = True) -> Path:
     if is_current(environment):
         return elf
     if not build:
-        state = "out of date" if elf.is_file() else "not built"
-        raise ToolchainError(f"the firmware {environment} is {state}; bitloop firmware build {environment} builds it")
+        message = f"the firmware {environment} is {state(environment)}; bitloop firmware build {environment} builds it"
+        raise ToolchainError(message)
     return build_firmware(environment)
 
 
@@ -77,8 +78,8 @@ def build_firmware(environment: str, *, each_line: Line | None = None) -> Path:
             return elf
         code, output = run_platformio(("run", "--environment", environment), each_line=each_line)
     if code != 0 or not elf.is_file():
-        message = f"PlatformIO could not build {environment} (exit code {code}). Its last words:\n{_last_words(output)}"
-        raise ToolchainError(message)
+        message = f"PlatformIO could not build {environment} (exit code {code}). Its last words:\n{last_words(output)}"
+        raise ToolchainError(message + advice(environment, output))
     log.info("built %s", elf)
     return elf
 
@@ -94,18 +95,24 @@ def is_current(environment: str) -> bool:
     folder = project.build_dir(environment)
     try:
         found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        wanted = _identity(project.device).stamp(project.device, project.folder, environment)
+        wanted = platform_module("identity").stamp(project.device, project.folder, environment)
     except (OSError, ValueError):
         return False
     return (folder / ELF).is_file() and bool(found == wanted)
 
 
+def state(environment: str) -> str:
+    """Say in words whether a firmware of the local platform is there: built, out of date, or not built."""
+    if is_current(environment):
+        return "built"
+    return "out of date" if (find.project().build_dir(environment) / ELF).is_file() else "not built"
+
+
 def refuse_if_missing(environment: str) -> None:
     """Raise ToolchainError, with all that is missing to build an environment, if anything is."""
-    boards = find.project().device / "platforms" / "bitloop" / "boards"
-    if not (boards / f"{environment}.json").is_file():
-        there = ", ".join(sorted(path.stem for path in boards.glob("*.json")))
-        raise ToolchainError(f"{environment} has no firmware yet; there is one for {there}")
+    there = find.environments()
+    if environment not in there:
+        raise ToolchainError(f"{environment} has no firmware yet; there is one for {', '.join(there)}")
     missing = find.missing_to_build(environment)
     if missing:
         listed = "; ".join(map(str, missing))
@@ -129,26 +136,10 @@ def run_platformio(arguments: Sequence[str], *, each_line: Line | None = None) -
     lay_scons(project.core_dir)
     command = [sys.executable, "-m", "platformio", *arguments]
     log.debug("%s in %s", " ".join(command), project.folder)
-    lines: list[str] = []
     try:
-        with subprocess.Popen(
-            command,
-            cwd=project.folder,
-            env=_environment(project),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if each_line is not None:
-                    each_line(line.rstrip("\n"))
+        return run_tool(command, folder=project.folder, environment=_environment(project), each_line=each_line)
     except OSError as error:
         raise ToolchainError(f"PlatformIO could not be started: {error}; {find.SETUP} installs it") from error
-    return process.returncode, "".join(lines)
 
 
 def _environment(project: find.Project) -> dict[str, str]:
@@ -183,17 +174,38 @@ def _locked(project: find.Project) -> Iterator[None]:
         lock.release()
 
 
-def _last_words(output: str) -> str:
+def last_words(output: str) -> str:
+    """Give the lines from the first error on, or the last ones where none is called so."""
     lines = output.strip().splitlines()
     first = next((number for number, line in enumerate(lines) if "error:" in line.lower()), len(lines))
     return "\n".join(lines[max(0, min(first - 3, len(lines) - 15)) :][:60])
 
 
+def advice(environment: str, output: str) -> str:
+    """Say what to do about a failed build, where its words tell; else ""."""
+    if find.is_local(environment) or not any(word in output for word in _OFFLINE):
+        return ""
+    return (
+        f"\n{environment} is built by a platform of PlatformIO's registry, which could not be reached: "
+        "see to the network, or to a proxy in $HTTPS_PROXY"
+    )
+
+
+def platform_module(name: str) -> ModuleType:
+    """Give a module of the local platform, the very one that the build uses: both then mean the same.
+
+    Args:
+        name: ``identity`` or ``upload``.
+
+    Raises:
+        ToolchainError: it is not there.
+    """
+    return _load(find.project().device / "platforms" / "bitloop" / f"{name}.py")
+
+
 @functools.cache
-def _identity(device: Path) -> ModuleType:
-    """The very module that the build takes identity and stamp from: both then mean the same."""
-    path = device / "platforms" / "bitloop" / "identity.py"
-    spec = importlib.util.spec_from_file_location("bitloop_firmware_identity", path)
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bitloop_firmware_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ToolchainError(f"{path} was not found; reinstall bitloop, or clone the repository again")
     module = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import hashlib
 import importlib.util
@@ -109,6 +110,17 @@ def find_firmware_board(name: str) -> Board:
     if any(name == board.name for board in BOARDS):
         raise UsageError(f"board '{name}' needs no firmware of its own; those that do are {names}")
     raise UsageError(f"there is no board '{name}'; there are {names}")
+
+
+def environments() -> list[str]:
+    """Return the environments of platformio.ini, in its order: what firmware there is."""
+    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
+    path = project().folder / "platformio.ini"
+    try:
+        ini.read_string(path.read_text(encoding="utf-8"))
+    except (OSError, configparser.Error) as error:
+        raise ToolchainError(f"{path} cannot be read: {error}") from error
+    return [name.removeprefix("env:") for name in ini.sections() if name.startswith("env:")]
 
 
 def is_local(environment: str) -> bool:

@@ -27,6 +27,7 @@ sys.path.insert(0, env.PioPlatform().get_dir())
 
 import arduino  # noqa: E402 - these lie beside platform.json, which PlatformIO does not put on the path
 import identity  # noqa: E402
+import upload  # noqa: E402
 
 board = env.BoardConfig()
 build = board.get("build")
@@ -90,8 +91,19 @@ def write_stamp(target, source, env):  # noqa: ANN001, ANN201, ARG001 - SCons ca
     Path(str(target[0])).write_text(wanted, encoding="utf-8")
 
 
+manifest = identity.board_manifest(env.subst("$BOARD"))
+images = {
+    suffix: env.Command(
+        f"${{BUILD_DIR}}/${{PROGNAME}}{suffix}",
+        program,
+        env.VerboseAction([["$OBJCOPY", *upload.OBJCOPY_FLAGS[suffix], "$SOURCE", "$TARGET"]], "Making $TARGET"),
+    )
+    for suffix in upload.images(manifest)
+}
 stamp = env.Command(
-    "$BUILD_DIR/firmware.json", [program, env.Value(wanted)], env.VerboseAction(write_stamp, "Noting $TARGET")
+    "$BUILD_DIR/firmware.json",
+    [program, *images.values(), env.Value(wanted)],
+    env.VerboseAction(write_stamp, "Noting $TARGET"),
 )
 Default(
     [
@@ -99,3 +111,10 @@ Default(
         env.Alias("size", program, env.VerboseAction("$SIZETOOL -B -d $SOURCE", "Sizes")),
     ]
 )
+
+protocol = env.subst("$UPLOAD_PROTOCOL")  # the manifest's usual one, unless platformio.ini names another
+if protocol in upload.protocols(manifest):
+    way = upload.PROTOCOLS[protocol]
+    write = env.VerboseAction([upload.command(manifest, protocol, "$SOURCE", "$UPLOAD_PORT")], "Uploading $SOURCE")
+    look = [env.VerboseAction(env.AutodetectUploadPort, "Looking for the port")] if way.over_serial else []
+    env.AddPlatformTarget("upload", [images.get(way.suffix, program), stamp], [*look, write], "Upload")
