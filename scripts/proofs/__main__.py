@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from proofs import faults, formats, fuzz, labels, native, page, speed
+from proofs import boards, faults, formats, fuzz, labels, native, page, speed
 
 PROOFS: dict[str, Callable[[], page.Section]] = {
     "native": native.prove,
+    "boards": boards.prove,
     "faults": faults.prove,
     "labels": labels.prove,
     "formats": formats.prove,

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "link": LEAVES | {"hello", "boards", "native", "firmware"},
     "boards": LEAVES | {"hello"},
     "bench": LEAVES
-    | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native"},
+    | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native", "firmware"},
     "report": LEAVES | {"bench", "numeric"},
     "monitor": LEAVES | {"hello", "link"},
 }

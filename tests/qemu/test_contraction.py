@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,35 +10,15 @@ import pytest
 
 from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
-from bitloop.firmware.scons import lay_scons
 from bitloop.quantize.model import Model
-
-ROOT = Path(__file__).resolve().parents[2]
-GUARD = '#pragma GCC optimize("fp-contract=off")'
-FLAG = "-ffp-contract=off"
+from proofs.contraction import build_contracted
 
 
 @pytest.fixture(scope="module")
 def contracted(tmp_path_factory: pytest.TempPathFactory, url_of: Callable[[str], str]) -> Path:
     """The firmware of the STM32F405 from sources without the guard, with contraction asked for."""
     url_of("stm32f405")
-    folder = tmp_path_factory.mktemp("contracted")
-    shutil.copytree(ROOT / "device", folder / "device")
-    shutil.copy(ROOT / "platformio.ini", folder)
-    (folder / "host/bitloop").mkdir(parents=True)
-    shutil.copy(ROOT / "host/bitloop/__init__.py", folder / "host/bitloop")
-    for name, old, new in (
-        ("device/core/bl_base.h", GUARD, ""),
-        ("device/platforms/bitloop/identity.py", FLAG, "-ffp-contract=fast"),
-    ):
-        text = (folder / name).read_text()
-        assert text.count(old) == 1, name
-        (folder / name).write_text(text.replace(old, new))
-    lay_scons(folder / ".pio/core")
-    command = [sys.executable, "-m", "platformio", "run", "-e", "qemu_stm32f405"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / ".pio/build/qemu_stm32f405/firmware.elf"
+    return build_contracted(tmp_path_factory.mktemp("contracted"))
 
 
 def test_forced_contraction_is_caught(
