@@ -27,6 +27,17 @@ typedef struct bl_port {
     /* Received bytes that were lost because a buffer was full, since boot. NULL: cannot happen, or cannot be told. */
     uint32_t (*overruns)(void *context);
 
+    /* The rate nearest to `baud` that the port can make, in bits a second, or 0 for none within
+     * BL_MAX_BAUD_ERROR_PERMILLE. NULL: the rate cannot be changed; then neither of the two below is called. */
+    uint32_t (*nearest_baud)(void *context, uint32_t baud);
+
+    /* Change the rate, once everything written has left. `baud` is one that nearest_baud has approved. */
+    void (*set_baud)(void *context, uint32_t baud);
+
+    /* A clock that wraps; it may be off by a tenth. bl_server_poll must then be called every 100 ms or so, also when
+     * nothing was received. */
+    uint32_t (*milliseconds)(void *context);
+
     /* --- measurement --- */
 
     /* A counter that never goes back, in ticks of `ticks_per_second`. A narrower counter is extended by
@@ -55,9 +66,11 @@ typedef struct bl_port {
 
     uint8_t *arena;          /* aligned to 4 bytes: the image, activations, tables and queue */
     uint32_t arena_bytes;
-    uint8_t *receive_buffer; /* BL_FRAME_BYTES(body_bytes) each; must not be the same */
-    uint8_t *send_buffer;
-    uint16_t body_bytes;     /* the longest frame body, BL_MIN_BODY_BYTES or more */
+    uint8_t *receive_buffer; /* BL_FRAME_BYTES(body_bytes) */
+    uint8_t *send_buffer;    /* BL_FRAME_BYTES(send_body_bytes); must not be the same */
+    uint16_t body_bytes;     /* the longest frame body that is received, BL_MIN_BODY_BYTES or more */
+    uint16_t send_body_bytes; /* the longest one that is sent, BL_MIN_BODY_BYTES or more */
+    uint8_t *code_tables;    /* BL_CODE_TABLES_BYTES, with which codes are decoded; NULL: they are not */
     uint32_t window_bytes;   /* bytes that `read` can hold back while the core is busy */
     uint32_t static_bytes;   /* the firmware's own state without the arena, for HELLO; 0 if not known */
     const float *pixel_table; /* 256 quotients p / 255 where division is dear, or NULL */
@@ -69,6 +82,8 @@ typedef struct bl_port {
     const char *board;
     const char *isa;
     uint32_t clock_hz;         /* 0: not known */
+    uint32_t boot_baud;        /* the line's rate after a reset, and the most it can have; only where nearest_baud is */
+    uint32_t max_baud;
     uint32_t ticks_per_second;
     uint8_t timer_unit;        /* BL_TIMER_... */
     uint8_t reset_cause;       /* BL_RESET_... */

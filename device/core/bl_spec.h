@@ -3,7 +3,7 @@
 #define BL_SPEC_H
 
 #define BL_PROTOCOL_MAJOR 1
-#define BL_PROTOCOL_MINOR 1
+#define BL_PROTOCOL_MINOR 2
 #define BL_FRAME_HEADER_BYTES 4
 #define BL_FRAME_CRC_BYTES 4
 #define BL_FRAME_OVERHEAD_BYTES 8
@@ -12,6 +12,17 @@
 #define BL_NO_LAYER 0xFFFFu
 #define BL_NO_INDEX 0xFFFFu
 #define BL_NO_OFFSET 0xFFFFFFFFu
+#define BL_MAX_RANGES 7
+#define BL_BAUD_TRIAL_MS 1000
+#define BL_BAUD_NOISE_MS 2000
+#define BL_BAUD_SILENCE_MS 10000
+#define BL_MAX_BAUD_ERROR_PERMILLE 20
+#define BL_TENSOR_HASH_BYTES 8
+#define BL_BASE_HASH_BYTES 16
+#define BL_MAX_CODE_BITS 15
+#define BL_CODE_SYMBOLS 256
+#define BL_CODE_LENGTHS_BYTES 128
+#define BL_MAX_RUN 128
 #define BL_IMAGE_MAGIC "BLI1"
 #define BL_IMAGE_VERSION 2
 #define BL_IMAGE_HEADER_BYTES 64
@@ -46,7 +57,16 @@ enum {
     BL_MSG_RUN_END = 0x23,
     BL_MSG_READ_ACTIVATION = 0x24,
     BL_MSG_STATS_REQUEST = 0x30,
+    BL_MSG_BAUD_REQUEST = 0x41,
+    BL_MSG_BAUD_COMMIT = 0x42,
     BL_MSG_STREAM_DATA = 0x50,
+    BL_MSG_TENSORS_REQUEST = 0x60,
+    BL_MSG_UPLOAD_DELTA = 0x61,
+    BL_MSG_UPLOAD_COPY = 0x62,
+    BL_MSG_CODE_TABLE = 0x70,
+    BL_MSG_UPLOAD_CODED = 0x71,
+    BL_MSG_RUN_CODED = 0x72,
+    BL_MSG_STREAM_CODED = 0x73,
     BL_MSG_HELLO = 0x81,
     BL_MSG_ECHO = 0x82,
     BL_MSG_UPLOAD_READY = 0x90,
@@ -59,6 +79,11 @@ enum {
     BL_MSG_ACTIVATION = 0xa4,
     BL_MSG_STATS = 0xb0,
     BL_MSG_LOG = 0xc0,
+    BL_MSG_BAUD_READY = 0xc1,
+    BL_MSG_BAUD_DONE = 0xc2,
+    BL_MSG_TENSORS = 0xe0,
+    BL_MSG_UPLOAD_COPIED = 0xe2,
+    BL_MSG_CODE_READY = 0xf0,
     BL_MSG_ERROR = 0xff,
 };
 
@@ -88,6 +113,10 @@ enum {
     BL_HELLO_STATIC_BYTES = 0x16,
     BL_HELLO_LIMITS = 0x17,
     BL_HELLO_SIMULATED = 0x18,
+    BL_HELLO_SEND_BODY_BYTES = 0x19,
+    BL_HELLO_CODINGS = 0x1a,
+    BL_HELLO_RANGES = 0x1b,
+    BL_HELLO_BAUD = 0x1c,
 };
 
 /* Tagged fields of STATS, laid out as in HELLO; each a u32. */
@@ -113,6 +142,19 @@ enum {
     BL_CAP_THROUGHPUT = 0x4,
     BL_CAP_STACK_PEAK = 0x8,
     BL_CAP_STREAMED_WEIGHTS = 0x10,
+    BL_CAP_DELTA_UPLOAD = 0x20,
+};
+
+/* How bytes of a coded frame are written (docs/protocol.md); both: runs first, then codes over their bytes. */
+enum {
+    BL_CODING_RUNS = 0x1,
+    BL_CODING_CODES = 0x2,
+};
+
+/* What a table of codes is for. */
+enum {
+    BL_CODE_TABLE_OF_WEIGHTS = 0x0,
+    BL_CODE_TABLE_OF_PIXELS = 0x1,
 };
 
 /* What a tick is. Never shown as one another. */
@@ -245,6 +287,8 @@ typedef enum {
     BL_NO_MODEL = -38,
     BL_BAD_ARGUMENT = -39,
     BL_PROBE_FAILED = -40,
+    BL_BAD_CODING = -41,
+    BL_BAD_CODE_TABLE = -42,
 } bl_status;
 
 /* Text of each status, for X(status, text). */
@@ -275,7 +319,9 @@ typedef enum {
     X(BL_BAD_PROTOCOL, "host and firmware speak different major versions (details: major, minor of the firmware)") \
     X(BL_NO_MODEL, "no model is loaded") \
     X(BL_BAD_ARGUMENT, "an argument is out of range (detail: byte offset in the body)") \
-    X(BL_PROBE_FAILED, "the arithmetic probe failed: results of this device are not exact")
+    X(BL_PROBE_FAILED, "the arithmetic probe failed: results of this device are not exact") \
+    X(BL_BAD_CODING, "coded bytes cannot be decoded (details: coding, bytes decoded)") \
+    X(BL_BAD_CODE_TABLE, "a table of codes is no prefix code, or none was sent (detail: table)")
 
 #define BL_PROBE_COUNT 11
 

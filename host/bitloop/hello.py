@@ -14,7 +14,7 @@ from typing import Any
 
 from bitloop import spec
 from bitloop.errors import ProtocolError
-from bitloop.spec import Capability, FormatKind, HelloTag, LayerKind, Layout, Packing, ResetCause, TimerUnit
+from bitloop.spec import Capability, Coding, FormatKind, HelloTag, LayerKind, Layout, Packing, ResetCause, TimerUnit
 
 NATIVE_ARENA_BYTES = 16 << 20
 NATIVE_BODY_BYTES = 4096
@@ -24,6 +24,7 @@ MIN_WINDOW_BYTES = spec.MIN_BODY_BYTES + spec.FRAME_OVERHEAD_BYTES + 2
 """One frame with the shortest body a device may offer: COBS adds a byte, the end another."""
 
 _NO_CAPABILITIES = Capability(0)
+_NO_CODINGS = Coding(0)
 
 _TIMER_WORDS = {
     int(TimerUnit.CYCLES): "cycles",
@@ -50,7 +51,7 @@ class DeviceInfo:
         probe_crc: CRC-32 of the arithmetic probe's results as little-endian words; None when not sent.
         probe_results: Bits of each result of the probe.
         arena_bytes: Memory for image, activations, tables and queue.
-        body_bytes: Longest frame body in either direction.
+        body_bytes: Longest frame body that it receives.
         window_bytes: Encoded bytes the device can buffer while busy.
         capabilities: What it can do beyond the minimum.
         layer_kinds: Bit ``k`` is set when it runs :class:`bitloop.spec.LayerKind` ``k``.
@@ -65,6 +66,11 @@ class DeviceInfo:
         max_layers: Most layers of an image.
         max_tensors: Most tensors of an image.
         simulated: True when this is no chip.
+        send_body_bytes: Longest frame body that it sends; 0 when not sent (:attr:`longest_sent`).
+        codings: What it decodes (:class:`bitloop.spec.Coding`).
+        ranges: Most ranges of bytes that it keeps beyond a gap; 0: it keeps nothing behind one.
+        baud: Rate of the line at which it starts, in bits a second; 0: the rate cannot be changed.
+        max_baud: The most that it can change to.
         emulator: What emulates it, in words, or ""; no field of HELLO, known where ``qemu://`` started it.
         instructions_per_tick: Of an emulated device; None where ticks are what ``timer_unit`` says.
     """
@@ -96,6 +102,11 @@ class DeviceInfo:
     max_layers: int = spec.NO_INDEX - 1
     max_tensors: int = spec.NO_INDEX - 1
     simulated: bool = False
+    send_body_bytes: int = 0
+    codings: Coding = _NO_CODINGS
+    ranges: int = 0
+    baud: int = 0
+    max_baud: int = 0
     emulator: str = ""
     instructions_per_tick: float | None = None
 
@@ -131,6 +142,16 @@ class DeviceInfo:
                 f"the device offers frame bodies of {info.body_bytes} bytes, the least is {spec.MIN_BODY_BYTES}; "
                 "its firmware is faulty, flash it again"
             )
+        if info.send_body_bytes and info.send_body_bytes < spec.MIN_BODY_BYTES:
+            raise ProtocolError(
+                f"the device sends frame bodies of {info.send_body_bytes} bytes at most, {spec.MIN_BODY_BYTES} are the "
+                "least; its firmware is faulty, flash it again"
+            )
+        if info.ranges > spec.MAX_RANGES:
+            raise ProtocolError(
+                f"the device says that it keeps {info.ranges} ranges, {spec.MAX_RANGES} are the most; its firmware is "
+                "faulty, flash it again"
+            )
         if info.window_bytes < MIN_WINDOW_BYTES:
             raise ProtocolError(
                 f"the device offers a window of {info.window_bytes} bytes, the least is {MIN_WINDOW_BYTES}; "
@@ -163,6 +184,14 @@ class DeviceInfo:
             (HelloTag.LIMITS, struct.pack("<HH", self.max_layers, self.max_tensors)),
             (HelloTag.SIMULATED, struct.pack("<B", self.simulated)),
         ]
+        if self.send_body_bytes:
+            fields.append((HelloTag.SEND_BODY_BYTES, struct.pack("<H", self.send_body_bytes)))
+        if self.codings:
+            fields.append((HelloTag.CODINGS, struct.pack("<B", self.codings)))
+        if self.ranges:
+            fields.append((HelloTag.RANGES, struct.pack("<B", self.ranges)))
+        if self.baud:
+            fields.append((HelloTag.BAUD, struct.pack("<II", self.baud, self.max_baud)))
         if self.firmware_hash:
             fields.append((HelloTag.FIRMWARE_HASH, bytes.fromhex(self.firmware_hash)))
         if self.probe_crc is not None:
@@ -194,7 +223,10 @@ class DeviceInfo:
             capabilities=Capability.LAYER_TICKS
             | Capability.ACTIVATIONS
             | Capability.THROUGHPUT
-            | Capability.STREAMED_WEIGHTS,
+            | Capability.STREAMED_WEIGHTS
+            | Capability.DELTA_UPLOAD,
+            codings=Coding.RUNS | Coding.CODES,
+            ranges=spec.MAX_RANGES,
             layer_kinds=_bits(LayerKind),
             format_kinds=_bits(FormatKind),
             packings=(int(Packing.BITS), int(Packing.TRITS)),
@@ -247,6 +279,11 @@ class DeviceInfo:
         if self.simulated and self.timer_unit != TimerUnit.HOST_NANOSECONDS:
             return "ticks of virtual time"
         return _TIMER_WORDS.get(self.timer_unit, f"unknown unit {self.timer_unit}")
+
+    @property
+    def longest_sent(self) -> int:
+        """Longest frame body that the device sends."""
+        return self.send_body_bytes or self.body_bytes
 
     @property
     def protocol(self) -> str:
@@ -318,6 +355,10 @@ def _reset_cause(value: bytes) -> dict[str, Any]:
     return {"reset_cause": _known(ResetCause, struct.unpack("<B", value)[0])}
 
 
+def _codings(value: bytes) -> dict[str, Any]:
+    return {"codings": Coding(struct.unpack("<B", value)[0])}
+
+
 def _simulated(value: bytes) -> dict[str, Any]:
     return {"simulated": bool(struct.unpack("<B", value)[0])}
 
@@ -347,4 +388,8 @@ _READERS: dict[int, Callable[[bytes], dict[str, Any]]] = {
     HelloTag.STATIC_BYTES: _unpack("<I", "static_bytes"),
     HelloTag.LIMITS: _unpack("<HH", "max_layers", "max_tensors"),
     HelloTag.SIMULATED: _simulated,
+    HelloTag.SEND_BODY_BYTES: _unpack("<H", "send_body_bytes"),
+    HelloTag.CODINGS: _codings,
+    HelloTag.RANGES: _unpack("<B", "ranges"),
+    HelloTag.BAUD: _unpack("<II", "baud", "max_baud"),
 }

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 # --- protocol -----------------------------------------------------------------------------------------------------
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 1
+PROTOCOL_MINOR = 2
 
 FRAME_HEADER_BYTES = 4  # type u8, sequence u8, session u16
 FRAME_CRC_BYTES = 4
@@ -22,6 +22,17 @@ HASH_BYTES = 32  # SHA-256
 NO_LAYER = 0xFFFF
 NO_INDEX = 0xFFFF
 NO_OFFSET = 0xFFFFFFFF
+MAX_RANGES = 7  # of bytes held beyond `next`, which an acknowledgement tells: as many as the least body has room for
+BAUD_TRIAL_MS = 1000  # without a frame for so long after a change of rate that is not committed, the first rate is back
+BAUD_NOISE_MS = 2000  # the same once it is committed, where bytes arrive but no frame
+BAUD_SILENCE_MS = 10000  # the same where nothing arrives; time in which the device computes does not count
+MAX_BAUD_ERROR_PERMILLE = 20  # of a rate that a device makes of its clock
+TENSOR_HASH_BYTES = 8  # of the SHA-256 of a piece of the image that a device holds
+BASE_HASH_BYTES = 16  # of the SHA-256 of the image that a delta begins with
+MAX_CODE_BITS = 15  # of a canonical Huffman code
+CODE_SYMBOLS = 256
+CODE_LENGTHS_BYTES = CODE_SYMBOLS // 2  # a nibble a symbol, the even one in the low bits
+MAX_RUN = 128  # bytes of one token of Coding.RUNS
 
 
 class MessageType(IntEnum):
@@ -38,8 +49,16 @@ class MessageType(IntEnum):
     RUN_END = 0x23
     READ_ACTIVATION = 0x24
     STATS_REQUEST = 0x30
+    BAUD_REQUEST = 0x41
+    BAUD_COMMIT = 0x42
     STREAM_DATA = 0x50
-    # 0x40-0x4F baud changes, 0x60-0x6F delta upload, 0x70-0x7F compression: reserved.
+    TENSORS_REQUEST = 0x60
+    UPLOAD_DELTA = 0x61
+    UPLOAD_COPY = 0x62
+    CODE_TABLE = 0x70
+    UPLOAD_CODED = 0x71
+    RUN_CODED = 0x72
+    STREAM_CODED = 0x73
     HELLO = 0x81
     ECHO = 0x82
     UPLOAD_READY = 0x90
@@ -52,6 +71,11 @@ class MessageType(IntEnum):
     ACTIVATION = 0xA4
     STATS = 0xB0
     LOG = 0xC0
+    BAUD_READY = 0xC1
+    BAUD_DONE = 0xC2
+    TENSORS = 0xE0
+    UPLOAD_COPIED = 0xE2
+    CODE_READY = 0xF0
     ERROR = 0xFF
 
 
@@ -68,7 +92,7 @@ class HelloTag(IntEnum):
     PROBE_CRC = 8  # u32: CRC-32 of the probe's results
     PROBE_RESULTS = 9  # u32 each
     ARENA_BYTES = 10  # u32
-    BODY_BYTES = 11  # u16: longest frame body the device receives (and sends)
+    BODY_BYTES = 11  # u16: longest frame body the device receives
     WINDOW_BYTES = 12  # u32: bytes of encoded frames it can buffer while busy
     CAPABILITIES = 13  # u32, Capability
     LAYER_KINDS = 14  # u32, bit LayerKind
@@ -82,6 +106,10 @@ class HelloTag(IntEnum):
     STATIC_BYTES = 22  # u32: the firmware's own state, without the arena
     LIMITS = 23  # u16 layers, u16 tensors
     SIMULATED = 24  # u8: 1 when this is no chip
+    SEND_BODY_BYTES = 25  # u16: longest frame body the device sends; absent: BODY_BYTES
+    CODINGS = 26  # u8, bits of Coding: what the device decodes; absent: none
+    RANGES = 27  # u8: most ranges of bytes that it keeps beyond a gap; absent: none
+    BAUD = 28  # u32 bits a second now, u32 most; absent: the rate cannot be changed
 
 
 class StatsTag(IntEnum):
@@ -109,6 +137,21 @@ class Capability(IntFlag):
     THROUGHPUT = 4
     STACK_PEAK = 8
     STREAMED_WEIGHTS = 16
+    DELTA_UPLOAD = 32
+
+
+class Coding(IntFlag):
+    """How bytes of a coded frame are written (docs/protocol.md); both: runs first, then codes over their bytes."""
+
+    RUNS = 1  # zeros run-length coded
+    CODES = 2  # canonical Huffman over bytes
+
+
+class CodeTable(IntEnum):
+    """What a table of codes is for."""
+
+    WEIGHTS = 0  # images of models, and streamed weights
+    PIXELS = 1
 
 
 class TimerUnit(IntEnum):
@@ -286,6 +329,8 @@ class Status(IntEnum):
     NO_MODEL = -38
     BAD_ARGUMENT = -39
     PROBE_FAILED = -40
+    BAD_CODING = -41
+    BAD_CODE_TABLE = -42
 
 
 STATUS_TEXTS: dict[Status, str] = {
@@ -316,6 +361,8 @@ STATUS_TEXTS: dict[Status, str] = {
     Status.NO_MODEL: "no model is loaded",
     Status.BAD_ARGUMENT: "an argument is out of range (detail: byte offset in the body)",
     Status.PROBE_FAILED: "the arithmetic probe failed: results of this device are not exact",
+    Status.BAD_CODING: "coded bytes cannot be decoded (details: coding, bytes decoded)",
+    Status.BAD_CODE_TABLE: "a table of codes is no prefix code, or none was sent (detail: table)",
 }
 
 # --- arithmetic probe ---------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, Timer
 logger = logging.getLogger(__name__)
 
 _DIAGNOSIS_S = 1.5
+_RECOVER_PAUSE_S = 0.1
 _NATIVE_IMAGE_TIMEOUT_S = 5.0
 _STATS_NAMES = {int(tag): tag.name.lower() for tag in StatsTag}
 
@@ -109,6 +110,32 @@ class Session:
         self.info = info
         logger.info("%s: %s, firmware %s", self.description, info.board, info.firmware_version)
         return info
+
+    def recover(self, timeout_s: float) -> DeviceInfo:
+        """Reach the device again after a :class:`LinkError`: open the port anew if it broke, and begin a session.
+
+        What the device holds is told by its hello; an upload that follows sends only what it lacks.
+
+        Args:
+            timeout_s: How long to try, the time for a cable to come back.
+
+        Raises:
+            LinkError: It could not be reached in time: the last reason.
+        """
+        self._run = None
+        deadline = self._channel.clock() + timeout_s
+        reopens = False
+        while True:
+            try:
+                if reopens:
+                    self._transport.reopen()
+                return self.connect()
+            except LinkError as error:  # noqa: PERF203 - each try comes after a wait
+                if self._channel.clock() >= deadline:
+                    raise
+                logger.info("not yet reached again: %s", error)
+                reopens = reopens or not isinstance(error, DeviceTimeoutError)
+                time.sleep(_RECOVER_PAUSE_S)
 
     def echo(self, data: bytes) -> float:
         """Send bytes there and back; give the seconds that took.

@@ -28,7 +28,9 @@ class Transport(Protocol):
     """A byte stream to one device.
 
     A transport may also have an attribute ``emulation`` (:class:`bitloop.link.urls.emulation.Emulation` or None): a
-    session then knows that the device is no chip, and what its ticks are worth.
+    session then knows that the device is no chip, and what its ticks are worth. And it may have a method ``clock()``,
+    seconds that never go back, and ``session_number()``, 1 to 65535: a session uses them instead of its own, so that a
+    recorded session can be replayed (nothing else in the link is left to chance).
     """
 
     @property
@@ -50,6 +52,27 @@ class Transport(Protocol):
         Raises:
             TransportError: The stream broke.
             DeviceTimeoutError: The other side takes nothing any more.
+        """
+        ...
+
+    @property
+    def baud(self) -> int:
+        """The line's rate in bits a second, as the port is set."""
+        ...
+
+    def set_baud(self, baud: int) -> None:
+        """Change the rate, once everything written has left.
+
+        Raises:
+            TransportError: The port cannot have this rate, or the stream broke.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Close the stream, and open it again at its first rate, wherever the same device now is.
+
+        Raises:
+            PortError: It is not there (yet).
         """
         ...
 
@@ -77,6 +100,8 @@ class SerialTransport:
         if baud <= 0:
             raise UsageError(f"a baud rate of {baud} makes no sense; {DEFAULT_BAUD} is usual")
         self._url = url
+        self._first_baud = self._baud = baud
+        self._write_timeout_s = write_timeout_s
         self._serial = _open(url, baud, write_timeout_s)
         self._fileno = _fileno(self._serial)
 
@@ -124,6 +149,27 @@ class SerialTransport:
             ) from error
         except (OSError, TypeError, ValueError) as error:
             raise self._broken(error) from error
+
+    @property
+    def baud(self) -> int:
+        """The line's rate in bits a second, as the port is set."""
+        return self._baud
+
+    def set_baud(self, baud: int) -> None:
+        """Change the rate; see :meth:`Transport.set_baud`."""
+        try:
+            self._serial.flush()
+            self._serial.baudrate = baud
+        except (OSError, TypeError, ValueError) as error:
+            raise TransportError(f"{self._url} cannot be set to {baud} baud: {error}") from error
+        self._baud = baud
+
+    def reopen(self) -> None:
+        """Open the port again; see :meth:`Transport.reopen`."""
+        self.close()
+        self._serial = _open(self._url, self._first_baud, self._write_timeout_s)
+        self._baud = self._first_baud
+        self._fileno = _fileno(self._serial)
 
     def close(self) -> None:
         """Close the port; for a simulated device this ends its process."""
