@@ -95,10 +95,11 @@ def test_what_a_sleep_takes_too_long_is_made_up_for(start_device: Start, image: 
 def test_nothing_is_read_while_it_computes(start_device: Start, image: bytes) -> None:
     device = start_device("--compute-us", "300000")
     begin_run(device, image, 1)
-    device.ask(MessageType.RUN_DATA, run_data(0, 1))
     begin = time.monotonic()
+    device.ask(MessageType.RUN_DATA, run_data(0, 1))
+    time.sleep(0.05)  # what comes before it begins is read
     device.ask(MessageType.ECHO_REQUEST, b"?")
-    assert time.monotonic() - begin > 0.2
+    assert time.monotonic() - begin >= 0.3
 
 
 # --- poorer devices -----------------------------------------------------------------------------------------------
@@ -289,16 +290,14 @@ def test_it_computes_no_more_when_it_is_frozen(start_device: Start, image: bytes
         device.receive()
 
 
-@pytest.mark.parametrize("after", range(12))
+@pytest.mark.parametrize("after", range(11))
 def test_a_reset_in_the_midst_of_anything(start_device: Start, image: bytes, after: int) -> None:
     """Whichever frame it falls on, what follows is a device that knows nothing, and can do all that it could."""
     device = start_device("--fault", f"reset:after={after}", "--boot-count", "7")
     device.socket.settimeout(0.2)
-    try:
+    with pytest.raises(TimeoutError):
         begin_run(device, image, 8)
         run(device, 8)
-    except TimeoutError:
-        pass
     device.socket.settimeout(10)
     device.pending.clear()
     fields = device.hello()

@@ -121,8 +121,27 @@ static void sleep_until(uint64_t wake_us)
     }
 }
 
-/* An image is done: take the time that it should have taken. It began when the one before was done, so that what a sleep
- * takes too long is made up for by the next; what computing itself took too long is not. */
+/* Is there an image to be computed, though nothing more may come? */
+static bool has_work(const bl_server *server)
+{
+    const bl_server_run *run = &server->run;
+    uint32_t pixels = server->header.pixels;
+    uint32_t wanted = run->mode == BL_MODE_TIMING ? run->limit : (run->computed + 1u) * pixels;
+
+    return server->state == BL_SERVER_RUNNING && run->next >= wanted && run->computed * pixels < run->limit &&
+           server->stream.next >= server->stream.limit;
+}
+
+/* The next image begins from here on. Not if the one before has just been done: then it began with that, so that what a
+ * sleep took too long is made up for. */
+static void note_free(simulator *s)
+{
+    if (s->compute_us > 0 && !has_work(&s->server)) {
+        s->computed_at = now_us();
+    }
+}
+
+/* An image is done: take the time that it should have taken. */
 static void take_time(simulator *s)
 {
     uint64_t now;
@@ -136,20 +155,14 @@ static void take_time(simulator *s)
     }
 }
 
-/* Wait for bytes. An image that they complete has not begun before they came. */
-static void wait_for_bytes(simulator *s)
-{
-    native_line_wait(&s->line, s->port.milliseconds != NULL ? WAKE_MS : -1);
-    if (s->compute_us > 0) {
-        s->computed_at = now_us();
-    }
-}
-
 /* --- the port ----------------------------------------------------------------------------------------------------- */
 
 static size_t port_read(void *context, uint8_t *data, size_t capacity)
 {
-    return native_line_read(&((simulator *)context)->line, data, capacity);
+    simulator *s = context;
+
+    note_free(s); /* what comes now may be the last byte of an image */
+    return native_line_read(&s->line, data, capacity);
 }
 
 static void port_write(void *context, const uint8_t *data, size_t length)
@@ -258,7 +271,8 @@ static void serve(simulator *s)
     boot(s);
     while (!s->line.closed) {
         if (!bl_server_poll(&s->server)) {
-            wait_for_bytes(s);
+            native_line_wait(&s->line, s->port.milliseconds != NULL ? WAKE_MS : -1);
+            s->computed_at = now_us(); /* an image that waited for an acknowledgement was not computed either */
         }
     }
 }
