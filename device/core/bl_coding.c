@@ -89,7 +89,7 @@ static bool take_code(bl_coding *coding, uint8_t *symbol)
             coding->bits = *coding->next++;
             coding->bit_count = 8;
         }
-        code = (uint16_t)(code << 1 | (coding->bits & 1u));
+        code = (uint16_t)((unsigned)code << 1 | (coding->bits & 1u));
         coding->bits >>= 1;
         coding->bit_count--;
         if ((uint16_t)(code - first) < count) {
@@ -98,7 +98,7 @@ static bool take_code(bl_coding *coding, uint8_t *symbol)
         }
         counts += 2;
         index = (uint16_t)(index + count);
-        first = (uint16_t)((first + count) << 1);
+        first = (uint16_t)(((unsigned)first + count) << 1);
     }
     return false;
 }
