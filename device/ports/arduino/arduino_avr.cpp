@@ -13,7 +13,7 @@
 #include "bl_stack.h"
 
 #ifndef BL_STACK_BYTES
-#define BL_STACK_BYTES 1280
+#define BL_STACK_BYTES 1152
 #endif
 #ifndef BL_BODY_BYTES
 #define BL_BODY_BYTES 200 /* so that two encoded frames fit a ring of 512 */
