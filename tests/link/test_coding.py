@@ -3,6 +3,7 @@
 import dataclasses
 import heapq
 import itertools
+import os
 import tracemalloc
 
 import coding_oracle as oracle
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bitloop.data.dataset import load
+from bitloop.data.splits import Split
 from bitloop.hello import DeviceInfo
 from bitloop.link.coding import HEAD_BYTES, choose_pixels, choose_weights
 from bitloop.link.coding.coder import MAX_COUNT
@@ -276,3 +279,21 @@ def test_memory_is_a_few_times_the_data(pattern, codings):
     assert coder is None or coder.piece(5, 100, 100)
     assert kept <= 8 * len(data)
     assert peak <= 10 * len(data) + (16 << 20)  # what is worked on at once does not grow
+
+
+def test_mnist_takes_less_than_a_third_of_the_line():
+    """Room for an image at 921600 baud is 261 bytes; what comes back takes some 60 of them."""
+    if not os.environ.get("BITLOOP_DATA"):
+        pytest.skip("no MNIST on this machine: set BITLOOP_DATA")
+    images = load("mnist", download=False).split(Split.SEARCH).pixels
+    coder = choose_pixels(images, device())
+    assert coder.coding == BOTH
+    for body in (160, 4096):
+        offset = sent = 0
+        while offset < images.size:
+            piece = coder.piece(offset, images.size, body - 7)
+            decoded = oracle.decode(piece.coding, piece.data, piece.count, coder.table) if offset < 50 * 784 else None
+            assert decoded in (None, images.reshape(-1)[offset : offset + piece.count].tobytes())
+            offset += piece.count
+            sent += len(piece.data) + HEAD_BYTES
+        assert sent <= (185 if body > 160 else 190) * len(images)
