@@ -121,6 +121,10 @@ class SerialTransport:
         emulation = getattr(self._serial, "emulation", None)
         return emulation if isinstance(emulation, Emulation) else None
 
+    def fileno(self) -> int | None:
+        """Give a descriptor that select can wait for, or None where there is no such thing."""
+        return self._fileno
+
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
         deadline = time.monotonic() + timeout_s
