@@ -29,6 +29,7 @@ BUFFER_BYTES = 4096
 _WRITE_AGAIN_BYTES = BUFFER_BYTES // 2
 _MOST_QUEUED_BYTES = 1 << 20  # where the device takes bytes more slowly than the line carries them
 _POLL_S = 0.002  # for ports that select cannot wait for
+_LONGEST_SLEEP_S = 60.0
 _JOIN_S = 15.0  # more than a write to the port may take
 
 
@@ -60,7 +61,7 @@ class ShapedTransport:
                     "can: for others name a rate, such as baud=921600"
                 )
             self._device_baud = lambda: int(self.port.device_baud)
-        self._down_baud = 0
+        self._baud_there = 0
         self._faults = [ByteFaults(options, direction) for direction in Direction]
         self._frames = [FrameFaults(options, direction) for direction in Direction]
         self._lines = [
@@ -185,7 +186,7 @@ class ShapedTransport:
         self._is_closing = False
         self._wakes_at = -math.inf
         if self._device_baud is not None:
-            self._down_baud = self._device_baud()
+            self._baud_there = self._device_baud()
         self._wake = socket.socketpair()
         for end in self._wake:
             end.setblocking(False)
@@ -229,28 +230,28 @@ class ShapedTransport:
 
     def _play(self) -> None:
         """Move bytes until the transport is closed; what goes wrong is raised by the next read or write."""
+        is_readable = True
         try:
             while True:
+                received = self._receive() if is_readable else None
                 with self._state:
                     if self._is_closing:
                         return
-                    data = self._crossed(Direction.UP, time.monotonic())
-                    self._is_handing_over = bool(data)
-                if data:
-                    self._inner.write(data)
-                    self._is_handing_over = False
-                received = self._receive()
-                with self._state:
                     now = time.monotonic()
-                    for piece, baud in received:
-                        self._put(Direction.DOWN, piece, now, baud)
+                    if received is not None:
+                        self._put(Direction.DOWN, received[0], now, received[1])
+                    data = self._crossed(Direction.UP, now)
+                    self._is_handing_over = bool(data)
                     self._arrived += self._crossed(Direction.DOWN, now)
                     if self._moments.gone is not None:
                         self._arrived.clear()
                     if self._arrived or self._moments.gone is not None:
                         self._state.notify_all()
                     self._wakes_at = min(line.next_at() for line in self._lines)
-                self._sleep(self._wakes_at - time.monotonic())
+                if data:
+                    self._inner.write(data)
+                    self._is_handing_over = False
+                is_readable = self._sleep()
         except LinkError as error:
             self._break(error)
         except Exception as error:  # noqa: BLE001 - none may be lost with the thread
@@ -269,18 +270,18 @@ class ShapedTransport:
             self._error = error
             self._state.notify_all()
 
-    def _receive(self) -> list[tuple[bytes, int]]:
-        """Read what the device has sent, each piece with the rate it was sent at."""
+    def _receive(self) -> tuple[bytes, int] | None:
+        """Read what the device has sent, and the rate it was sent at."""
         if self._device_baud is None:
             data = self._inner.read(0.0)
-            return [(data, self.baud)] if data else []
-        # The rate changes behind all that was sent before: what is there when the change is seen has the old rate.
-        before = self._down_baud
+            return (data, self.baud) if data else None
+        # The device tells a change of its rate behind all that it sent before, and sends nothing at the new rate that
+        # it is not asked for: so what is there when the change is seen has the old rate.
+        before, self._baud_there = self._baud_there, self._device_baud()
         data = self._inner.read(0.0)
-        self._down_baud = self._device_baud()
-        while self._down_baud != before and (more := self._inner.read(0.0)):
+        while self._baud_there != before and (more := self._inner.read(0.0)):
             data += more
-        return [(data, before)] if data else []
+        return (data, before) if data else None
 
     def _crossed(self, direction: Direction, now: float) -> bytes:
         """Give what arrives at the end of a direction by now, as the receiver hears it."""
@@ -288,19 +289,22 @@ class ShapedTransport:
         for piece, baud in self._lines[direction].take(now):
             damaged = self._faults[direction].apply(piece, baud)
             if self._device_baud is not None:
-                receiver = self._device_baud() if direction is Direction.UP else self._inner.baud
+                receiver = self._baud_there if direction is Direction.UP else self._inner.baud
                 damaged = garble(damaged, baud, receiver)
             out.append(damaged)
         return self._moments.pass_on(b"".join(out), now)
 
-    def _sleep(self, seconds: float) -> None:
-        if seconds <= 0 or self._wake is None:
-            return
+    def _sleep(self) -> bool:
+        """Wait until something is due, or woken; tell whether the port is to be read."""
+        seconds = max(self._wakes_at - time.monotonic(), 0.0)
+        if self._wake is None:
+            return True
         waker = self._wake[0]
         fileno = getattr(self._inner, "fileno", lambda: None)()
         waits_for = [waker] if fileno is None else [waker, fileno]
-        limit_s = _POLL_S if fileno is None else 60.0
-        readable, _, _ = select.select(waits_for, [], [], min(seconds, limit_s))
+        readable, _, _ = select.select(waits_for, [], [], min(seconds, _POLL_S if fileno is None else _LONGEST_SLEEP_S))
         if waker in readable:
             with contextlib.suppress(BlockingIOError):
                 waker.recv(4096)
+        # Where rates are real a change is looked for before anything is handed over that the device answers.
+        return fileno is None or fileno in readable or self._device_baud is not None
