@@ -12,7 +12,8 @@ from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo, printable
 from bitloop.link import messages
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
-from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
+from bitloop.link.open import open_transport
+from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.spec import LogLevel, MessageType
 
 __all__ = ["Event", "Monitor"]
@@ -52,7 +53,7 @@ class Monitor:
     """
 
     def __init__(self, port: str | Transport, *, baud: int = DEFAULT_BAUD) -> None:
-        self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
+        self._transport = open_transport(port, baud=baud) if isinstance(port, str) else port
         self._decoder = Decoder()
         self._hello: dict[int, bytes] = {}
 

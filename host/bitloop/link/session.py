@@ -20,9 +20,10 @@ from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
 from bitloop.link.handshake import say_hello
+from bitloop.link.open import open_transport
 from bitloop.link.pace import Pace
 from bitloop.link.run import ImageRun, Result, Run, RunPlan
-from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
+from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.link.upload import ImageShape, Progress, UploadReport, Weights, check_weights, upload
 from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
@@ -67,7 +68,7 @@ class Session:
         self.info: DeviceInfo | None = None
         self._given_timing = timing
         self._timing = timing or Timing()
-        self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
+        self._transport = open_transport(port, baud=baud) if isinstance(port, str) else port
         self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
