@@ -90,7 +90,7 @@ class RecordingTransport:
         self._transport = transport
         self._clock: Callable[[], float] = getattr(transport, "clock", None) or clock
         self._number: Callable[[], int] = getattr(transport, "session_number", None) or draw_session_number
-        self._began = self._clock()
+        self._began: float | None = None
         self._now_us = 0
         self._writer = Writer(path, _header(transport, facts or {}), force=force)
 
@@ -110,8 +110,11 @@ class RecordingTransport:
         return self._transport.baud
 
     def clock(self) -> float:
-        """Give the seconds since the recording began, in whole microseconds, so that a replay has the same ones."""
-        now_us = max(self._now_us, int((self._clock() - self._began) * 1e6))
+        """Give the seconds since the first call, in whole microseconds, so that a replay has the same ones."""
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+        now_us = max(self._now_us, round((now - self._began) * 1e6))
         self._writer.put(Event(Kind.CLOCK, now_us - self._now_us))
         self._now_us = now_us
         return now_us / 1e6

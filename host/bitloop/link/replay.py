@@ -191,6 +191,7 @@ class ReplayTransport:
             f"the file, {self._now_us / 1e6:.3f} s after its beginning, where this session {_DONE[kind]}; the program "
             "that recorded it was killed, or the file is not whole. Up to there the replay did what was recorded"
         )
+        self._reader.close()
         raise self._failure
 
     def _depart(self, what: str, *, event: int | None = None) -> NoReturn:
@@ -214,6 +215,7 @@ class ReplayTransport:
             + (f" ({made})" if made else "")
             + "; the same bitloop, model and options replay it"
         )
+        self._reader.close()
         raise self._failure
 
 
