@@ -47,6 +47,7 @@ from bitloop.data.vault import Opening
 from bitloop.errors import BitloopError, Interrupted, LinkError, UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.link.channel import Counters, LogCallback, RawCallback, Timing
+from bitloop.link.replay import is_replay
 from bitloop.link.run import Result
 from bitloop.link.session import Session
 from bitloop.link.transport import DEFAULT_BAUD
@@ -63,6 +64,8 @@ _LOGGER = logging.getLogger(__name__)
 
 MODES = {"timing": RunMode.TIMING, "throughput": RunMode.THROUGHPUT}
 _PLACEMENTS: dict[str, PlacementKind] = {kind: kind for kind in PLACEMENTS}
+
+_REPLAY = "Replay of a recorded session, not measured now: "
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage (upload, warm-up, images, layers), how much of it is done, and how much there is."""
@@ -84,8 +87,9 @@ class RunOptions:
             travel with each batch of images; "auto": weights do where they do not fit.
         baud: of a serial port.
         timing: how long to wait for what; None for the link's defaults.
-        force: whether an earlier run in the directory is replaced.
+        force: whether an earlier run in the directory is replaced, and an earlier recording.
         command: what started the run, for its record.
+        record: where to record all that crosses the line, for ``replay://FILE``.
     """
 
     mode: str = "timing"
@@ -98,6 +102,7 @@ class RunOptions:
     timing: Timing | None = None
     force: bool = False
     command: str = ""
+    record: Path | None = None
 
 
 def run(
@@ -154,7 +159,16 @@ def run(
         directory.check(force=options.force)
     started = datetime.now(timezone.utc)
     clock = time.monotonic()
-    with Session(device_url, baud=options.baud, timing=options.timing, on_log=on_log, on_raw=on_raw) as session:
+    with Session(
+        device_url,
+        baud=options.baud,
+        timing=options.timing,
+        on_log=on_log,
+        on_raw=on_raw,
+        record=options.record,
+        overwrite=options.force,
+        facts=_facts(model, images, options),
+    ) as session:
         attempt = _Attempt(session, model, images, options, progress)
         attempt.prepare(device_url)
         if directory is not None:
@@ -165,6 +179,13 @@ def run(
     if directory is not None:
         record.write(directory.record)
     return record
+
+
+def _facts(model: Model, images: Images, options: RunOptions) -> dict[str, str]:
+    """Say what a run is about: all that a replay of its recording must have the same."""
+    facts = {"model": model.name, "model SHA-256": model.sha256, "data": f"{images.dataset} {images.split.value}"}
+    names = ("mode", "per_layer", "warm_up_images", "audit_images", "slots", "placement", "timing")
+    return {**facts, "images": str(len(images)), **{name: str(getattr(options, name)) for name in names}}
 
 
 class _Attempt:
@@ -227,14 +248,14 @@ class _Attempt:
         self.before = replace(self.session.counters)
         step = self._step("images")
         journal = None if directory is None else Journal(directory.samples)
-        began = time.monotonic()
+        began = self.session.clock()
         try:
             with HostSimulation(self.model, self.images.pixels) as host, InterruptGuard() as guard:
                 results = self.session.run(self.images.pixels, self.mode, self.outputs)
                 while True:
-                    asked = time.monotonic()
+                    asked = self.session.clock()
                     result = next(results, None)
-                    self.waited_s += time.monotonic() - asked
+                    self.waited_s += self.session.clock() - asked
                     if result is None:
                         break
                     host_logits = host.logits(result.index)
@@ -255,7 +276,7 @@ class _Attempt:
             self.status = "failed"
             self.failure = Failure(type(error).__name__, str(error), error.exit_code)
         finally:
-            self.seconds = time.monotonic() - began
+            self.seconds = self.session.clock() - began
             if journal is not None:
                 journal.close()
         self.counters = replace(self.session.counters)
@@ -308,7 +329,7 @@ class _Attempt:
             version=RECORD_VERSION,
             status=self.status,
             verdict=verdict.verdict,
-            headline=verdict.headline,
+            headline=f"{_REPLAY if is_replay(device_url) else ''}{verdict.headline}",
             reasons=verdict.reasons,
             error=self.failure,
             command=self.options.command,

@@ -36,7 +36,8 @@ class Transport(Protocol):
     A transport may also have an attribute ``emulation`` (:class:`bitloop.link.urls.emulation.Emulation` or None): a
     session then knows that the device is no chip, and what its ticks are worth. And it may have a method ``clock()``,
     seconds that never go back, and ``session_number()``, 1 to 65535: a session uses them instead of its own, so that a
-    recorded session can be replayed (nothing else in the link is left to chance).
+    recorded session can be replayed (nothing else in the link is left to chance); and ``sleep(seconds)``, where waiting
+    is of no use.
     """
 
     @property

@@ -44,7 +44,8 @@ def run(
     baud: options.Baud = 115200,
     timeout: options.Timeout = None,
     reason: options.Reason = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the directory.")] = False,
+    record_file: options.Record = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run, and an earlier recording.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Run images on a device, and hold what it answers against the host simulation, bit for bit.
@@ -57,12 +58,15 @@ def run(
     from bitloop.bench.select import select_images  # noqa: PLC0415 - numpy
     from bitloop.hello import printable  # noqa: PLC0415 - numpy
     from bitloop.link.channel import Timing  # noqa: PLC0415 - numpy
+    from bitloop.link.recording import check_free  # noqa: PLC0415 - numpy
     from bitloop.report.page import write_report  # noqa: PLC0415 - numpy
 
     loaded = sources.load_model(model, weights=weights, biases=biases, overrides=overrides or ())
     default_data, name = sources.names_of_model(loaded)
     directory = out or default_directory(name, device)
     RunDirectory(directory).check(force=force)
+    if record_file is not None:
+        check_free(record_file, force=force)
     dataset = sources.load_dataset(data, default_data)
     chosen = select_images(dataset, split, limit=limit, reason=reason or f"bitloop run {loaded.name} on {device}")
     timing = None if timeout is None else Timing(timeout, timeout, timeout)
@@ -83,6 +87,7 @@ def run(
                 timing=timing,
                 force=force,
                 command=command_line(),
+                record=record_file,
             ),
             vault=chosen.openings,
             progress=step,
