@@ -121,6 +121,11 @@ class SerialTransport:
         emulation = getattr(self._serial, "emulation", None)
         return emulation if isinstance(emulation, Emulation) else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the device was a process of this machine, and has ended by itself."""
+        return bool(getattr(self._serial, "ended", False))
+
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
         deadline = time.monotonic() + timeout_s
