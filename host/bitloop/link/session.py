@@ -111,6 +111,11 @@ class Session:
         """The port's name."""
         return self._transport.description
 
+    @property
+    def device_ended(self) -> bool:
+        """Whether the device was a process of this machine, and has ended by itself: no cable brings it back."""
+        return bool(getattr(self._transport, "ended", False))
+
     def connect(self) -> DeviceInfo:
         """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
 

@@ -132,6 +132,11 @@ class SerialTransport:
         """Give a descriptor that select can wait for, or None where there is no such thing."""
         return self._fileno
 
+    @property
+    def ended(self) -> bool:
+        """Whether the device was a process of this machine, and has ended by itself."""
+        return bool(getattr(self._serial, "ended", False))
+
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
         deadline = time.monotonic() + timeout_s

@@ -105,6 +105,11 @@ class StreamPort(SerialBase):  # type: ignore[misc]
         self.is_open = False
         self._release()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def fileno(self) -> int:
         """Give the stream's descriptor, to wait for with select."""
         return self._stream().fileno()
