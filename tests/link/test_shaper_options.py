@@ -85,7 +85,7 @@ def test_what_makes_no_sense(option, what):
 
 @pytest.mark.parametrize("url", ["sim://native?dorp=1e-4", "qemu://stm32f405?rtt=1ms&dorp=1", "/dev/ttyUSB0?dorp=1"])
 def test_an_unknown_option_names_those_there_are(url):
-    with pytest.raises(UsageError, match="unknown option 'dorp'") as caught:
+    with pytest.raises(PortError, match="unknown option 'dorp'") as caught:
         open_transport(url)
     assert f"the line has {', '.join(NAMES)}" in str(caught.value)
     if "sim" in url:

@@ -20,7 +20,7 @@ def open_transport(url: str, *, baud: int = DEFAULT_BAUD, write_timeout_s: float
         write_timeout_s: How long the other side may take nothing at all.
 
     Raises:
-        PortError: The port does not exist, is busy or may not be opened; the message says what to do.
+        PortError: The port does not exist, is busy, may not be opened, or has no such option.
         UsageError: An argument or an option of the line makes no sense.
     """
     port, line = line_options.split_url(url)
@@ -39,7 +39,7 @@ def _check_options(url: str, port: str, line: line_options.LineOptions | None) -
         for name in line_options.port_option_names(port):
             if name not in known:
                 its_own = f"the port has {', '.join(known)}; " if known else ""
-                raise UsageError(
+                raise PortError(
                     f"{url}: unknown option '{name}'; {its_own}the line has {', '.join(line_options.NAMES)}"
                 )
     if line is None:
