@@ -41,7 +41,7 @@ def open_transport(
         facts: What the session is about, for who finds that a replay departs from its recording.
 
     Raises:
-        PortError: The port does not exist, is busy or may not be opened; the message says what to do.
+        PortError: The port does not exist, is busy, may not be opened, or has no such option.
         DataError: There is no such recording, or it is damaged.
         UsageError: An argument or an option of the line makes no sense, or the recording is there already.
     """
@@ -76,7 +76,7 @@ def _check_options(url: str, port: str, line: line_options.LineOptions | None) -
         for name in line_options.port_option_names(port):
             if name not in known:
                 its_own = f"the port has {', '.join(known)}; " if known else ""
-                raise UsageError(
+                raise PortError(
                     f"{url}: unknown option '{name}'; {its_own}the line has {', '.join(line_options.NAMES)}"
                 )
     if line is None:

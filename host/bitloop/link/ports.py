@@ -103,7 +103,7 @@ def advice(url: str, error: OSError) -> str:
         there = f"ports there are: {', '.join(names)}" if names else "this machine has no serial port now"
         return f"there is no port {url}; {there}. Check the cable, or use sim://native, which needs no board"
     if "PermissionError" in text:  # pyserial's words on Windows
-        return f"{url} may not be opened: {text}. Another program may hold it: close that and try again"
+        return f"{url} may not be opened: {text}; perhaps another program has it open: close that and try again"
     if error.errno in (errno.EACCES, errno.EPERM) and "lock" not in text:
         return f"{url} may not be opened: {text}. {_permission_hint(url)}"
     if error.errno in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "lock" in text:

@@ -94,8 +94,8 @@ def split_url(url: str) -> tuple[str, LineOptions | None]:
     """Take the line's options out of a URL, or out of a port's name (``/dev/ttyUSB0?flip=1e-5``).
 
     Returns:
-        The port's own URL, and what is asked of the line, or None if that is nothing. ``baud=auto`` stays with the
-        port as well: it must tell its device's rate.
+        The port's own URL, and what is asked of the line, or None if that is nothing. ``baud=auto`` stays with
+        ``sim://`` as well: its port must tell the device's rate.
 
     Raises:
         UsageError: An option makes no sense.
@@ -104,13 +104,14 @@ def split_url(url: str) -> tuple[str, LineOptions | None]:
     if not mark:
         return url, None
     query, hash_mark, fragment = query.partition("#")
+    is_simulated = base.lower().startswith("sim:")
     line: list[tuple[str, str]] = []
     rest: list[str] = []
     for piece in query.split("&"):
         name, _, value = piece.partition("=")
         if name in NAMES:
             line.append((name, value))
-        if name not in NAMES or (name == "baud" and value == AUTO):
+        if name not in NAMES or (is_simulated and (name, value) == ("baud", AUTO)):
             rest.append(piece)
     port = base + ("?" + "&".join(rest) if rest else "") + hash_mark + fragment
     if not line:

@@ -7,6 +7,7 @@ moves them. So the rate is exact in the long run, and whoever comes late finds a
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from dataclasses import dataclass
 
@@ -14,12 +15,13 @@ from bitloop.link.line.chance import draw
 
 BITS_PER_BYTE = 10
 _LONGEST_PIECE_S = 0.005
+_NO_ZERO = re.compile(rb"[^\0]")
 _ROUNDING = 1e-6  # of a byte: a byte is there at its time, though the division says a hair less
 
 
 @dataclass
 class _Burst:
-    """Bytes that follow each other without a pause, up to a zero byte at most.
+    """Bytes that follow each other without a pause, up to the end of a frame at most.
 
     ``base_s`` is when the first would be there but for its own length; ``floor_s`` when the burst before is there:
     nothing overtakes.
@@ -46,12 +48,21 @@ class _Burst:
         return max(self.taken, min(count, len(self.data)))
 
 
+def _frame_end(data: bytes, start: int) -> int:
+    """Give the end of what begins at ``start``: behind the zero bytes behind a frame, or with the data."""
+    zero = data.find(b"\0", start)
+    if zero < 0:
+        return len(data)
+    match = _NO_ZERO.search(data, zero)
+    return match.start() if match else len(data)
+
+
 class PacedLine:
     """A line of one direction.
 
     Args:
         delay_s: From leaving to arriving.
-        jitter_s: Most delay beyond that, anew for each burst (up to a zero byte); bytes are never reordered.
+        jitter_s: Most delay beyond that, anew for each frame; bytes are never reordered.
         key: Of the sequence of random numbers for the jitter.
     """
 
@@ -61,6 +72,7 @@ class PacedLine:
         self._key = key
         self._bursts: deque[_Burst] = deque()
         self._burst_number = 0
+        self._ends_frame = False
         self._free_at = -math.inf
         self._byte_s = 0.0
         self._last_arrival_s = -math.inf
@@ -79,8 +91,10 @@ class PacedLine:
         byte_s = BITS_PER_BYTE / baud if is_paced else 0.0
         start = 0
         while start < len(data):
-            zero = data.find(b"\0", start)
-            end = len(data) if zero < 0 else zero + 1
+            end = _frame_end(data, start)
+            if self._ends_frame and data[start]:
+                self._burst_number += 1
+            self._ends_frame = not data[end - 1]
             begins_at = max(self._free_at, now)
             self._free_at = begins_at + (end - start) * byte_s
             jitter_s = self._jitter_s * (draw(self._key, self._burst_number) / 2.0**64) if self._jitter_s else 0.0
@@ -89,7 +103,6 @@ class PacedLine:
             )
             self._last_arrival_s = burst.arrival_s(end - start - 1)
             self._bursts.append(burst)
-            self._burst_number += zero >= 0
             start = end
         self._byte_s = byte_s
         self.queued_bytes += len(data)
@@ -100,24 +113,24 @@ class PacedLine:
         Before :meth:`next_at` there are none: a receiver of frames has no use for a few bytes more of one, and handing
         them over each on its own would cost more than all the rest.
         """
-        pieces: list[tuple[bytes, int]] = []
+        pieces: list[tuple[bytearray, int]] = []
         if now < self.next_at():
-            return pieces
+            return []
         while self._bursts:
             burst = self._bursts[0]
             arrived = burst.arrived(now)
             if arrived > burst.taken:
                 data = burst.data[burst.taken : arrived]
                 if pieces and pieces[-1][1] == burst.baud:
-                    pieces[-1] = (pieces[-1][0] + data, burst.baud)
+                    pieces[-1][0].extend(data)
                 else:
-                    pieces.append((data, burst.baud))
+                    pieces.append((bytearray(data), burst.baud))
                 self.queued_bytes -= len(data)
                 burst.taken = arrived
             if arrived < len(burst.data):
                 break
             self._bursts.popleft()
-        return pieces
+        return [(bytes(data), baud) for data, baud in pieces]
 
     def next_at(self) -> float:
         """Give when it is worth to take again: a burst is whole, or some of a long one are there; never: infinity."""

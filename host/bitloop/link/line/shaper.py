@@ -265,7 +265,8 @@ class ShapedTransport:
             while line.queued_bytes and not self._is_closing and self._moments.gone is None:
                 self._arrived += self._crossed(Direction.DOWN, time.monotonic())
                 self._state.notify_all()
-                self._state.wait(max(line.next_at() - time.monotonic(), 0.0001))
+                if line.queued_bytes:
+                    self._state.wait(max(line.next_at() - time.monotonic(), 0.0))
             self._is_handing_over = False
             self._error = error
             self._state.notify_all()

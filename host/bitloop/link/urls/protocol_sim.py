@@ -25,7 +25,8 @@ from serial.serialutil import SerialException
 from bitloop.link.urls.quantities import parse_size, parse_time_s, parse_whole
 from bitloop.link.urls.stream_port import StreamPort, options_in
 
-BOOT_BAUD = 115200
+BOOT_BAUD = 115200  # the simulator's own defaults
+MAX_BAUD = 2_000_000
 _MOST = (1 << 32) - 1
 _SIZES = {"arena": "--arena", "ram": "--arena", "body": "--body", "send_body": "--send-body", "window": "--window"}
 _NUMBERS = {
@@ -66,9 +67,15 @@ def arguments_of(url: str) -> list[str]:
             arguments += words
         if seen & {"boot_baud", "max_baud"} and "baud" not in seen:
             raise ValueError("boot_baud and max_baud need baud=auto")
+        if _baud_in(arguments, "--boot-baud", BOOT_BAUD) > _baud_in(arguments, "--max-baud", MAX_BAUD):
+            raise ValueError("the rate at boot (boot_baud) is above the most (max_baud)")
     except ValueError as error:
         raise SerialException(f"{url}: {error}") from error
     return arguments
+
+
+def _baud_in(arguments: list[str], option: str, default: int) -> int:
+    return int(arguments[arguments.index(option) + 1]) if option in arguments else default
 
 
 def _argument(key: str, value: str) -> list[str]:
@@ -129,12 +136,11 @@ class Serial(StreamPort):
         if arguments:
             _check(command, url)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
-        query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
-        if "baud" not in query:
+        if "baud" not in dict(parse_qsl(urlsplit(url).query)):
             return self._start_with_pair(command) if _has_pairs() else self._start_with_port(command)
         if not _has_pairs():
             raise SerialException(f"{url}: baud=auto needs a system that hands pipes to programs, such as Linux")
-        self._device_baud = int(query.get("boot_baud", BOOT_BAUD))
+        self._device_baud = _baud_in(arguments, "--boot-baud", BOOT_BAUD)
         self._rates, its_end = os.pipe()
         os.set_blocking(self._rates, False)
         try:
