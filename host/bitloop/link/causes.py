@@ -163,7 +163,7 @@ def guess_baud(data: bytes, baud: int) -> str:
 
 def _to_try(baud: int, *, lower: bool) -> str:
     rates = [rate for rate in _RATES if (rate < baud if lower else rate != baud)]
-    rates.sort(key=lambda rate: (rate != _BOOT_BAUD, rate < baud, abs(rate - baud)))
+    rates.sort(key=lambda rate: (rate != _BOOT_BAUD, rate not in _KNOWN_FOR, rate < baud, abs(rate - baud)))
     if not rates:
         return f"bitloop's firmware begins at {_BOOT_BAUD}"
     named = [f"{rate} ({_KNOWN_FOR[rate]})" if rate in _KNOWN_FOR else str(rate) for rate in rates[:4]]
@@ -263,7 +263,7 @@ def silence_error(silence: Silence) -> LinkError:
     name = silence.name
     heard = f"{silence.heard}, {silence.heard_s_ago:.1f} s ago" if silence.heard else "nothing"
     waited = f"{silence.what} for {silence.waited_s:.1f} s; last heard: {heard}"
-    text = plain_text(silence.text)
+    text = plain_text(silence.text[-_KEPT_BYTES:])
     if silence.foreign:
         return LinkError(
             f"{name}: another program uses the device: it answers session {silence.foreign}, not this one "

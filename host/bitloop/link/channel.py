@@ -209,7 +209,7 @@ class Channel:
                 heard_s_ago=self.clock() - self._heard_at,
                 noise=self._noise,
                 noise_bytes=self._noise_bytes,
-                text=self.words.recent,
+                text=self.words.recent + self.decoder.pending,
                 session=self.session,
                 foreign=self.words.foreign,
                 baud=getattr(self.transport, "baud", 0),
