@@ -11,6 +11,7 @@ from types import TracebackType
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo, printable
 from bitloop.link import messages
+from bitloop.link.causes import explain_line
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.open import open_transport
 from bitloop.link.recorder import draw_session_number
@@ -29,7 +30,8 @@ class Event:
 
     Attributes:
         monotonic: when it came, in seconds of :attr:`Monitor.clock`.
-        kind: ``log``, ``frame``, ``raw`` (text outside of frames) or ``damaged``.
+        kind: ``log``, ``frame``, ``raw`` (text outside of frames), ``meaning`` (of the text just before, if that is of
+            a panic or a boot ROM) or ``damaged``.
         level: of a log frame, in lower case; else "".
         text: what it says; control characters are replaced.
         important: whether a person wants to see it even without asking for all frames.
@@ -120,6 +122,9 @@ class Monitor:
                 for line in item.data.splitlines():
                     if line.strip():
                         yield Event(now, "raw", "", printable(line))
+                        meaning = explain_line(line)
+                        if meaning:
+                            yield Event(now, "meaning", "", meaning)
             elif isinstance(item, CorruptFrame):
                 yield Event(now, "damaged", "", f"{len(item.data)} bytes: {item.reason}")
 

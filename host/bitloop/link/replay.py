@@ -175,6 +175,7 @@ class ReplayTransport:
             return self._reader.peek()
         except DataError as error:
             self._failure = error
+            self._reader.close()
             raise
         except ValueError as error:  # the file was closed
             raise LinkError(f"{self._url} is closed") from error

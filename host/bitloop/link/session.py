@@ -15,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop import spec
-from bitloop.errors import BitloopError, DeviceError, DeviceTimeoutError, LinkError, ProtocolError, UsageError
+from bitloop.errors import (
+    BitloopError,
+    Cause,
+    DeviceError,
+    DeviceResetError,
+    DeviceTimeoutError,
+    LinkError,
+    ProtocolError,
+    UsageError,
+)
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
@@ -92,6 +101,7 @@ class Session:
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False
+        self._heard = 0  # how much text had come when a request began
 
     def __enter__(self) -> Session:
         return self
@@ -401,13 +411,15 @@ class Session:
     @contextlib.contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
         """Find out why a device fell silent or lost its state, and raise an error that says so."""
+        self._heard = self._channel.words.end
         try:
             yield
         except (DeviceTimeoutError, ProtocolError) as error:
             if self._restarted(what, error) or isinstance(error, ProtocolError):
                 raise
             raise DeviceTimeoutError(
-                f"{error}. It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout"
+                f"{error}. It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout",
+                cause=Cause.PANIC if error.cause is Cause.PANIC else Cause.HANG,
             ) from error
         except DeviceError as error:
             if error.status not in (Status.BAD_STATE, Status.NO_MODEL):
@@ -415,7 +427,8 @@ class Session:
             self._restarted(what, error)
             raise LinkError(
                 f"the device lost its state during {what}: {error}. It was reset, or another program uses it; "
-                "connect and begin again"
+                "connect and begin again",
+                cause=Cause.SHARED,
             ) from error
 
     def _restarted(self, what: str, error: BitloopError) -> bool:
@@ -430,9 +443,15 @@ class Session:
         if before is None or after.boot_count == before.boot_count:
             return False
         self._shape = None
-        raise LinkError(
+        panic = self._channel.words.panic_since(self._heard)
+        raise DeviceResetError(
             f"{self.description}: the device restarted during {what} (boot {before.boot_count} → {after.boot_count}, "
-            f"cause: {_cause(after.reset_cause)}); begin again with the upload. Check its power supply if this repeats"
+            f"cause: {_cause(after.reset_cause)}"
+            + (f"). It had panicked: {panic}. " if panic else "); ")
+            + "begin again with the upload. Check its power supply if this repeats",
+            boots=(before.boot_count, after.boot_count),
+            reset_cause=after.reset_cause,
+            panic=panic,
         ) from error
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bitloop.cli import console, options
 
-_STYLES = {"log": "cyan", "raw": "", "frame": "dim", "damaged": "yellow"}
+_STYLES = {"log": "cyan", "raw": "", "frame": "dim", "damaged": "yellow", "meaning": "red"}
 
 
 @console.handled
