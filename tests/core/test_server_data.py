@@ -503,6 +503,56 @@ def test_throughput_ends_with_all_images(start_board: Start, image: bytes) -> No
     assert board.ask(MessageType.RUN_END).body == struct.pack("<I", count)
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32), st.sampled_from(RunMode))
+def test_a_run_whose_requests_are_lost_repeated_and_late(
+    start_board: Start, image: bytes, seed: int, mode: RunMode
+) -> None:
+    """Any request may come at any time, plain or coded; late ones belong to images long gone. The results are right."""
+    rng = random.Random(seed)
+    board = start_board(body=80)
+    board.upload(image, piece=76)
+    board.code_table(spec.CodeTable.PIXELS, TABLE)
+    count = 13
+    stream = pixels_of(count)
+    limit = begin(board, count, mode)[2]
+    sent: list[bytes] = []
+    results: dict[int, bytes] = {}
+    position = acknowledged = turns = 0
+    size = 12 + 4 * CLASSES
+    while acknowledged < count:
+        turns += 1
+        assert turns < 20000
+        offset = rng.choice((position, position, rng.randrange(len(stream))))
+        piece = stream[offset : min(offset + rng.randint(0, 60), len(stream))]
+        if rng.random() < 0.5 or not piece:
+            frame = board.frame(MessageType.RUN_DATA, struct.pack("<I", offset) + piece)
+        else:
+            coding = rng.choice((RUNS, CODES))
+            packed = tokens(piece) if coding == RUNS else pack(piece)
+            if len(packed) > 73:
+                continue
+            frame = board.frame(MessageType.RUN_CODED, coded(offset, len(piece), coding, packed))
+        sent.append(frame)
+        if rng.random() < 0.3:
+            sent.append(board.frame(MessageType.RUN_ACK, struct.pack("<IB", acknowledged, rng.randrange(2))))
+        for data in rng.sample(sent[-6:], min(len(sent), 2)) + sent[-1:] * (rng.random() < 0.8):
+            for answer in board.put(data):
+                if answer.type == MessageType.RUN_CREDIT:
+                    assert answer.words[0] >= position  # it never moves back, nor does the limit
+                    assert answer.words[1] >= limit
+                    position, limit = answer.words[:2]
+                else:
+                    assert answer.type == MessageType.RESULT, answer
+                    first, number = struct.unpack_from("<IB", answer.body)
+                    for i in range(number):
+                        record = answer.body[6 + i * size :][:size]
+                        assert results.setdefault(first + i, record) == record
+        while acknowledged in results:
+            acknowledged += 1
+    assert [results[i][12:] for i in range(count)] == expected_logits(image, stream)
+
+
 def test_credit_is_told_when_it_grew_by_half_of_the_slots(start_board: Start, image: bytes) -> None:
     """Four slots, filled at once: one event for each two images, between them the results."""
     board = start_board()
