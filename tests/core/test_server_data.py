@@ -360,6 +360,11 @@ def test_tables_of_codes(start_board: Start) -> None:
     assert ask(0, 0, b"\x11" + bytes(59)) == 60  # a new table begins
     assert ask(0, 60, bytes(60)) == 120
     assert ask(0, 120, bytes(8)) == 128
+    every = b"\x88" * 128  # all symbols: nothing is left of the lengths as they came
+    for offset in range(0, 128, 60):
+        assert ask(1, offset, every[offset : offset + 60]) == min(offset + 60, 128)
+    for offset in range(0, 128, 60):
+        assert ask(1, offset, every[offset : offset + 60]) == 128
     for wrong in (bytes(128), b"\x11\x01" + bytes(126), b"\x02" + bytes(127), b"\xff" * 128):
         assert ask(1, 0, wrong[:60]) == 60
         assert ask(1, 60, wrong[60:120]) == 120
