@@ -280,8 +280,6 @@ class ShapedTransport:
         # it is not asked for: so what is there when the change is seen has the old rate.
         before, self._baud_there = self._baud_there, self._device_baud()
         data = self._inner.read(0.0)
-        while self._baud_there != before and (more := self._inner.read(0.0)):
-            data += more
         return (data, before) if data else None
 
     def _crossed(self, direction: Direction, now: float) -> bytes:
