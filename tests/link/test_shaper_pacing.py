@@ -111,9 +111,9 @@ def test_nothing_overtakes_is_lost_or_early(writes, delay_s, jitter_s, key, paus
 def test_jitter_does_not_depend_on_the_pieces(words, cut, key):
     data = b"".join(words)
     lines = [PacedLine(jitter_s=1.0, key=key) for _ in range(2)]
-    lines[0].put(data, 0.0, 115200)
-    lines[1].put(data[:cut], 0.0, 115200)
-    lines[1].put(data[cut:], 0.0, 115200)
+    lines[0].put(data, 0.0, 115200, is_paced=False)
+    lines[1].put(data[:cut], 0.0, 115200, is_paced=False)
+    lines[1].put(data[cut:], 0.0, 115200, is_paced=False)
     for k in range(100):
         assert taken(lines[0], k / 90) == taken(lines[1], k / 90)
 
