@@ -12,6 +12,7 @@ import pytest
 from bitloop.errors import DeviceTimeoutError, PortError, TransportError
 from bitloop.link import messages
 from bitloop.link.frame import Decoder, Frame, encode_frame
+from bitloop.link.line import shaper
 from bitloop.link.line.options import split_url
 from bitloop.link.line.shaper import BUFFER_BYTES, ShapedTransport
 from bitloop.link.open import open_transport
@@ -257,6 +258,16 @@ def test_the_last_words_arrive_before_the_end(shaped):
         transport.read(5.0)
 
 
+def test_closing_does_not_wait_for_last_words(shaped):
+    transport, inner = shaped("rtt=60s")
+    inner.device.sendall(b"panic\0")
+    inner.device.close()
+    time.sleep(0.1)
+    began = time.monotonic()
+    transport.close()
+    assert time.monotonic() - began < 1
+
+
 def test_a_device_that_takes_nothing_any_more(shaped):
     transport, _ = shaped("rtt=0s", write_timeout_s=0.3)
     began = time.monotonic()
@@ -265,7 +276,7 @@ def test_a_device_that_takes_nothing_any_more(shaped):
     assert time.monotonic() - began < 3
 
 
-def test_a_line_whose_thread_is_held_takes_no_more_than_it_can_keep(shaped):
+def test_a_line_whose_thread_is_held_takes_no_more_than_it_can_keep(shaped, monkeypatch):
     transport, inner = shaped("rtt=0s", write_timeout_s=0.3)
     held = threading.Event()
     inner.write = lambda data: held.wait(10)
@@ -274,7 +285,12 @@ def test_a_line_whose_thread_is_held_takes_no_more_than_it_can_keep(shaped):
         transport.write(bytes(1 << 24))
     with pytest.raises(DeviceTimeoutError, match="rate cannot be changed"):
         transport.set_baud(9600)
+    monkeypatch.setattr(shaper, "_JOIN_S", 0.1)
+    with pytest.raises(PortError, match="a write to its port does not come back"):
+        transport.reopen()
     held.set()
+    transport.reopen()
+    transport.close()
 
 
 def test_a_silence(shaped):
