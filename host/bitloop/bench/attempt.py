@@ -101,6 +101,7 @@ class Attempt:
         self._begun = begun
         self._measured = measured
         self._first = self.done
+        self._progressed = self._clock
         self._gained = -1
         self._tries = 0
         self._plan: Plan | None = None
@@ -238,10 +239,19 @@ class Attempt:
         self.meter.uploaded(self.report, self.session.counters.bytes_up - before)
         claims = false_claims(self.device_url, self.info, self.plan, self.report)
         self.claims += [claim for claim in claims if claim not in self.claims]
-        warm_up = self.images.pixels[: self.options.warm_up_images]
-        if len(warm_up) and self.done < len(self.images):
+        warm_up = self.images.pixels[: self._warm_up_images()]
+        if len(warm_up):
             for _ in self.session.run(warm_up, self.mode, self.outputs, self._step("warm-up")):
                 pass
+
+    def _warm_up_images(self) -> int:
+        """Return how many images are run without counting."""
+        left = len(self.images) - self.done
+        # Where fewer images are left than the device holds, its memory would not be filled as by the whole run, and the
+        # peak that is measured would be another.
+        slots = min(self.plan.memory.slots, len(self.images))
+        fill = slots if self.done and left < slots else 0
+        return max(fill, self.options.warm_up_images if left else 0)
 
     def _stretch(self, host: HostSimulation, guard: InterruptGuard) -> None:
         """Stream what is left, until it is done or the link breaks."""
@@ -265,6 +275,7 @@ class Attempt:
                         self._store.append(sample)
                     count(measured, sample)
                     self.meter.image()
+                self._progressed = now
                 if self._store is not None and now - self._offered >= _OFFER_S:
                     self._offered = now
                     self._store.offer(self.part())
@@ -295,6 +306,7 @@ class Attempt:
 
     def _surviving(self, work: Callable[[], None]) -> None:
         """Do something with the device, again where the link broke and the device was reached again."""
+        self._progressed = time.monotonic()
         while True:
             try:
                 work()
@@ -308,7 +320,6 @@ class Attempt:
         Raises:
             LinkError: the error, if that cannot be done.
         """
-        began = time.monotonic()
         before = None if self._plan is None else self.info.boot_count
         problem = error
         while True:
@@ -335,11 +346,12 @@ class Attempt:
                 images=self.done,
                 resumed=False,
                 reason=str(error),
-                seconds=time.monotonic() - began,
+                seconds=time.monotonic() - self._progressed,
                 boot_count_before=before,
                 boot_count_after=self.info.boot_count,
             )
         )
+        self._progressed = time.monotonic()
 
     def _curable(self, error: LinkError) -> bool:
         """Tell whether the device may come back: not if it speaks wrongly, is gone for good, or nobody is to wait."""
