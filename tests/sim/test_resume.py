@@ -1,4 +1,4 @@
-"""Runs that break off and go on: killed hosts, lost devices, damaged directories; against a run that nothing disturbed."""
+"""Runs that break off and go on: killed hosts, lost devices, damaged directories; held against an undisturbed run."""
 
 from __future__ import annotations
 
