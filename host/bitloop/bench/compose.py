@@ -32,9 +32,12 @@ from bitloop.bench.record import (
 )
 from bitloop.bench.select import sent_sha256
 from bitloop.data.dataset import CLASSES
+from bitloop.link.replay import is_replay
 from bitloop.spec import RunMode
 
 __all__ = ["record_of"]
+
+_REPLAY = "Replay of a recorded session, not measured now: "
 
 
 def record_of(
@@ -74,7 +77,7 @@ def record_of(
         version=RECORD_VERSION,
         status=attempt.status,
         verdict=verdict.verdict,
-        headline=verdict.headline,
+        headline=f"{_REPLAY if is_replay(attempt.device_url) else ''}{verdict.headline}",
         reasons=verdict.reasons,
         error=attempt.failure,
         interruptions=interruptions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitloop.data.pixels import FULL_BITS
+from bitloop.data.pixels import PIXEL_BITS
 from bitloop.errors import UsageError
 from bitloop.link.channel import Timing
 from bitloop.link.transport import DEFAULT_BAUD
@@ -84,8 +84,8 @@ def check_options(options: RunOptions) -> None:
         raise UsageError(f"{options.warm_up_images} images make no warm-up; 0 leaves it out")
     if options.audit_images < 0:
         raise UsageError(f"{options.audit_images} images make no audit; 0 leaves it out")
-    if options.pixel_bits is not None and not 1 <= options.pixel_bits <= FULL_BITS:
-        raise UsageError(f"pixels of {options.pixel_bits} bits make no sense; 1 to {FULL_BITS} do")
+    if options.pixel_bits is not None and not 1 <= options.pixel_bits <= PIXEL_BITS:
+        raise UsageError(f"pixels of {options.pixel_bits} bits make no sense; 1 to {PIXEL_BITS} do")
     check_line(options)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,6 +36,7 @@ def run(
     options: RunOptions | None = None,
     vault: Sequence[Opening] = (),
     data: str | None = None,
+    recording: Path | None = None,
     progress: Progress | None = None,
     on_log: LogCallback | None = None,
     on_raw: RawCallback | None = None,
@@ -56,6 +57,7 @@ def run(
         vault: openings of the test split that the images came from.
         data: where the images came from, the name of a data set or a directory, so that a resume finds them; None is
             the data set's name.
+        recording: where to record all that crosses the line, for ``replay://FILE``; ``force`` replaces an earlier one.
         progress: called as the run goes on.
         on_log: gets level and text of each line that the device logs.
         on_raw: gets bytes outside of frames.
@@ -79,7 +81,17 @@ def run(
     openings = tuple(VaultOpening(o.dataset, o.reason, o.count, o.time) for o in vault)
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(device_url, options, on_log=on_log, on_raw=on_raw))
+        session = stack.enter_context(
+            open_session(
+                device_url,
+                options,
+                on_log=on_log,
+                on_raw=on_raw,
+                recording=recording,
+                overwrite=options.force,
+                facts=facts_of(model, images, options),
+            )
+        )
         attempt = Attempt(session, device_url, model, sent, options, progress=progress)
         attempt.prepare()
         store = None
@@ -116,7 +128,30 @@ def run(
 
 
 def open_session(
-    device_url: str, options: LineOptions, *, on_log: LogCallback | None, on_raw: RawCallback | None
+    device_url: str,
+    options: LineOptions,
+    *,
+    on_log: LogCallback | None,
+    on_raw: RawCallback | None,
+    recording: Path | None = None,
+    overwrite: bool = False,
+    facts: Mapping[str, str] | None = None,
 ) -> Session:
     """Open a device's port as the options say."""
-    return Session(device_url, baud=options.baud, timing=options.timing, on_log=on_log, on_raw=on_raw)
+    return Session(
+        device_url,
+        baud=options.baud,
+        timing=options.timing,
+        on_log=on_log,
+        on_raw=on_raw,
+        record=recording,
+        overwrite=overwrite,
+        facts=facts,
+    )
+
+
+def facts_of(model: Model, images: Images, options: RunOptions) -> dict[str, str]:
+    """Say what a run is about: all that a replay of its recording must have the same."""
+    facts = {"model": model.name, "model SHA-256": model.sha256, "data": f"{images.dataset} {images.split.value}"}
+    names = ("mode", "per_layer", "warm_up_images", "audit_images", "slots", "placement", "pixel_bits", "timing")
+    return {**facts, "images": str(len(images)), **{name: str(getattr(options, name)) for name in names}}

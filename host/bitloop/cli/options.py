@@ -60,6 +60,15 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0.1, help="Seconds without progress until a device is given up.", show_default=False),
 ]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        "--record",
+        metavar="FILE",
+        help="Record all that crosses the line; --device replay://FILE gives it back without the device.",
+        show_default=False,
+    ),
+]
 PixelBits = Annotated[
     int | None,
     typer.Option(

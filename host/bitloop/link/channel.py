@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from bitloop.errors import DeviceTimeoutError, LinkError, ProtocolError
+from bitloop.errors import LinkError
 from bitloop.hello import printable
 from bitloop.link import messages
+from bitloop.link.causes import LastWords, Silence, excerpt, silence_error
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.refusals import error_from
 from bitloop.link.transport import Transport
@@ -22,9 +23,7 @@ Clock = Callable[[], float]
 LogCallback = Callable[[int, str], None]
 RawCallback = Callable[[bytes], None]
 
-_EXCERPT_BYTES = 160
-_GARBAGE_BYTES = 16  # from something that never sent a frame
-_GARBAGE_LATER_BYTES = 48  # from something that did: a frame or two may be damaged
+_NOISE_BYTES = 160
 _RAW_IDLE_S = 0.3
 MAX_RETRY_S = 1.0
 
@@ -103,6 +102,7 @@ class Channel:
         self.session = 0
         self.rtt_s = 0.0
         self.decoder = Decoder()
+        self.words = LastWords()
         self._on_log = on_log
         self._on_raw = on_raw
         self._sequence = 0
@@ -148,7 +148,7 @@ class Channel:
         self._read_at = now
         self.counters.bytes_down += len(data)
         self._noise_bytes += len(data)
-        self._noise = (self._noise + data)[-_EXCERPT_BYTES:]
+        self._noise = (self._noise + data)[-_NOISE_BYTES:]
         return self._take(self.decoder.feed(data), now)
 
     def request(
@@ -200,27 +200,25 @@ class Channel:
 
     def silence(self, what: str, waited_s: float) -> LinkError:
         """Say what is wrong when nothing useful came for ``waited_s``."""
-        name = self.transport.description
-        known = self._heard != "nothing"
-        heard = f"{self._heard}, {self.clock() - self._heard_at:.1f} s ago" if known else self._heard
-        if self._noise_bytes >= (_GARBAGE_LATER_BYTES if known else _GARBAGE_BYTES):
-            who = (
-                f"{name} has begun to send garbage"
-                if known
-                else f"something answers on {name}, but not bitloop firmware"
+        return silence_error(
+            Silence(
+                name=self.transport.description,
+                what=what,
+                waited_s=waited_s,
+                heard="" if self._heard == "nothing" else self._heard,
+                heard_s_ago=self.clock() - self._heard_at,
+                noise=self._noise,
+                noise_bytes=self._noise_bytes,
+                text=self.words.recent + self.decoder.pending,
+                session=self.session,
+                foreign=self.words.foreign,
+                baud=getattr(self.transport, "baud", 0),
             )
-            return ProtocolError(
-                f"{who}: {self._noise_bytes} bytes without a valid frame ({what}; last heard: {heard}). "
-                f"Seen: {excerpt(self._noise)}. "
-                "Check the baud rate, and that the board is flashed with bitloop's firmware"
-            )
-        return DeviceTimeoutError(
-            f"{name}: {what} for {waited_s:.1f} s; last heard: {heard}. "
-            "Check cable and power, reset the device, and see that it is the right port"
         )
 
     def _take(self, items: list[Item], now: float) -> list[Frame]:
         frames: list[Frame] = []
+        self.words.take(items, self.session)
         for item in items:
             if isinstance(item, RawBytes):
                 self.counters.raw_bytes += len(item.data)
@@ -252,12 +250,3 @@ class Channel:
         self.counters.log_frames += 1
         if self._on_log is not None:
             self._on_log(log.level, printable(log.text))
-
-
-def excerpt(data: bytes) -> str:
-    """Show bytes for a person: as text where they read as text, else in hexadecimal; long ones are cut."""
-    shown = data[:_EXCERPT_BYTES]
-    dots = "…" if len(data) > len(shown) else ""
-    if is_text(shown):
-        return f"'{printable(shown.replace(chr(10).encode(), b' ').replace(chr(13).encode(), b''))}{dots}'"
-    return f"{shown[:48].hex(' ')}{'…' if len(shown) > 48 else dots}"

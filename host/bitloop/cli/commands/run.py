@@ -64,7 +64,8 @@ def run(
     reconnect: options.Reconnect = None,
     timeout: options.Timeout = None,
     reason: options.Reason = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in the directory.")] = False,
+    record_file: options.Record = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run, and an earlier recording.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Run images on a device, and hold what it answers against the host simulation, bit for bit.
@@ -80,11 +81,14 @@ def run(
     from bitloop.bench.run import RunOptions  # noqa: PLC0415 - numpy
     from bitloop.bench.run import run as run_on_device  # noqa: PLC0415 - numpy
     from bitloop.bench.select import select_images  # noqa: PLC0415 - numpy
+    from bitloop.link.recording import check_free  # noqa: PLC0415 - numpy
 
     loaded = sources.load_model(model, weights=weights, biases=biases, overrides=overrides or ())
     default_data, name = sources.names_of_model(loaded)
     directory = out or default_directory(name, device)
     RunDirectory(directory).check(force=force)
+    if record_file is not None:
+        check_free(record_file, force=force)
     dataset = sources.load_dataset(data, default_data)
     chosen = select_images(dataset, split, limit=limit, reason=reason or f"bitloop run {loaded.name} on {device}")
     with console.progress() as step:
@@ -109,6 +113,7 @@ def run(
             ),
             vault=chosen.openings,
             data=place_of(data or default_data),
+            recording=record_file,
             progress=step,
             on_log=say_log,
             on_raw=say_raw,
