@@ -30,7 +30,18 @@ from bitloop.bench.resume import KILLED, resume
 from bitloop.bench.run import run
 from bitloop.data.dataset import Dataset, Images
 from bitloop.data.splits import Split
-from bitloop.errors import DataError, DeviceTimeoutError, LinkError, UsageError
+from bitloop.errors import (
+    Cause,
+    DataError,
+    DeviceError,
+    DeviceResetError,
+    DeviceTimeoutError,
+    LinkError,
+    PortError,
+    ProtocolError,
+    TransportError,
+    UsageError,
+)
 from bitloop.link.channel import Timing
 from bitloop.link.session import Session
 from bitloop.quantize import blm
@@ -532,7 +543,12 @@ def test_a_device_that_was_reset_is_picked_up(
     options = RunOptions(mode=mode, warm_up_images=2, slots=4, timing=waiting(0.4))
     url = "sim://native?body=1k&window=4k"
     plain = run(model, url, images, options=options)
-    record = run(model, f"{url}&fault=reset:after=200", images, out_dir=tmp_path / "run", options=options)
+    # Of the frames of either mode some number falls into the images.
+    for after in (200, 150, 100, 70, 50):
+        options = dataclasses.replace(options, force=True)
+        record = run(model, f"{url}&fault=reset:after={after}", images, out_dir=tmp_path / "run", options=options)
+        if any(interruption.images for interruption in record.interruptions):
+            break
     (interruption,) = record.interruptions
     assert 0 < interruption.images < 120
     assert not interruption.resumed
@@ -557,10 +573,20 @@ def test_a_reset_is_picked_up_wherever_it_falls(models: Models, drawn_images: Im
     assert {0} < places
 
 
+def lost_state() -> LinkError:
+    error = LinkError("the device lost its state", cause=Cause.SHARED)
+    error.__cause__ = DeviceError("no model is loaded")
+    return error
+
+
+def dead() -> LinkError:
+    return DeviceTimeoutError("the line went dead")
+
+
 class Breaking:
     """Lets runs break off after a few results, again and again; warm-ups and traces do not."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: list[int], error: type[LinkError]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: list[int], error: Callable[[], LinkError]) -> None:
         self.calls = 0
         whole = Session.run
 
@@ -576,7 +602,7 @@ class Breaking:
             if gained >= len(pixels):
                 yield from results
                 return
-            raise error("the line went dead")
+            raise error()
 
         monkeypatch.setattr(Session, "run", broken)
 
@@ -586,7 +612,7 @@ def test_a_line_that_breaks_again_and_again_costs_no_image(
 ) -> None:
     model, out = models("mlp", "int8:channel", "fp16"), tmp_path / "run"
     options = RunOptions(command="bitloop run", reconnect_s=5.0)
-    Breaking(monkeypatch, [11, 0, 0, 30], DeviceTimeoutError)
+    Breaking(monkeypatch, [11, 0, 0, 30], dead)
     run(model, "sim://native", images_of(drawn_images), out_dir=out, options=options)
     record = assert_as_undisturbed(out, undisturbed)
     assert [i.images for i in record.interruptions] == [11, 11, 11, 41, 52, 52, 52, 82, 93, 93, 93]
@@ -594,10 +620,38 @@ def test_a_line_that_breaks_again_and_again_costs_no_image(
     assert "interrupted 11 times" in record.headline
 
 
+@pytest.mark.parametrize(
+    ("error", "picked_up"),
+    [
+        (lambda: ProtocolError("a frame too long; its firmware is faulty"), False),
+        (lambda: ProtocolError("garbage", cause=Cause.GARBAGE), True),
+        (lambda: ProtocolError("a banner", cause=Cause.BOOT_ROM), True),
+        (lambda: LinkError("frames of another session", cause=Cause.SHARED), False),
+        (lost_state, True),
+        (lambda: TransportError("the port has vanished"), True),
+        (lambda: TransportError("the process has ended", cause=Cause.ENDED), False),
+        (lambda: PortError("no such port", cause=Cause.NO_PORT), False),
+        (lambda: DeviceTimeoutError("it hangs", cause=Cause.HANG), True),
+        (lambda: DeviceResetError("it was reset", boots=(1, 2), reset_cause=3), True),
+    ],
+)
+def test_what_a_device_may_come_back_from(
+    models: Models,
+    drawn_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], LinkError],
+    picked_up: bool,
+) -> None:
+    Breaking(monkeypatch, [7, 200], error)
+    record = run(models("mlp"), "sim://native", drawn_images, options=RunOptions(reconnect_s=5.0))
+    assert (record.status, record.exact.total) == (("complete", 120) if picked_up else ("failed", 7))
+    assert len(record.interruptions) == picked_up
+
+
 def test_without_progress_there_is_an_end(
     models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaking = Breaking(monkeypatch, [0], DeviceTimeoutError)
+    breaking = Breaking(monkeypatch, [0], dead)
     record = run(models("mlp"), "sim://native", drawn_images, options=RunOptions(reconnect_s=5.0))
     assert (record.status, record.exit_code, record.exact.total) == ("failed", 6, 0)
     assert breaking.calls == 4
@@ -608,8 +662,38 @@ def test_without_progress_there_is_an_end(
     assert record.headline.endswith("interrupted 3 times, and gone on with")
 
 
+@pytest.mark.parametrize("mode", ["timing", "throughput"])
+@pytest.mark.parametrize("share", [0, 0.002, 0.1, 0.7, 0.95])
+def test_a_port_that_vanishes_and_comes_back_is_picked_up(  # noqa: PLR0917 - fixtures and cases
+    models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path, share: float, mode: str
+) -> None:
+    out, images = tmp_path / "run", images_of(drawn_images)
+    plain = read_record(undisturbed / "run.json")
+    url = f"sim://native?vanish={int(share * plain.link.bytes_up)}:0.3s"
+    record = run(models("mlp", "int8:channel", "fp16"), url, images, out_dir=out, options=RunOptions(mode=mode))
+    (interruption,) = record.interruptions
+    assert share != 0.7 or interruption.images > 0
+    assert "vanished" in interruption.reason
+    assert 0.2 < interruption.seconds < 3.0
+    assert measured(out) == measured(undisturbed)
+    for key in ("exact", "labels", "accuracy", "ram", "dataset", "image"):
+        assert comparable(record)[key] == comparable(plain)[key]
+
+
+def test_a_port_that_does_not_come_back_in_time_is_an_error(
+    models: Models, drawn_images: Images, undisturbed: Path
+) -> None:
+    url = f"sim://native?vanish={int(0.7 * read_record(undisturbed / 'run.json').link.bytes_up)}:30s"
+    record = run(models("mlp", "int8:channel", "fp16"), url, drawn_images, options=RunOptions(reconnect_s=0.5))
+    assert (record.status, record.exit_code) == ("failed", 6)
+    assert record.error is not None
+    assert record.error.kind == "TransportError"
+    assert record.error.message.endswith("it could not be reached again within 0.5 s")
+    assert record.seconds < 15
+
+
 def test_nobody_waits_where_nobody_is_to(models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    breaking = Breaking(monkeypatch, [5], DeviceTimeoutError)
+    breaking = Breaking(monkeypatch, [5], dead)
     record = run(models("mlp"), "sim://native", drawn_images, options=RunOptions(reconnect_s=0.0))
     assert (record.status, record.exact.total, breaking.calls) == ("failed", 5, 1)
     assert record.interruptions == ()
@@ -629,7 +713,7 @@ def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_image
 def test_another_device_that_comes_back_is_refused(
     models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Breaking(monkeypatch, [5], DeviceTimeoutError)
+    Breaking(monkeypatch, [5], dead)
     recover = Session.recover
 
     def swapped(session: Session, timeout_s: float) -> object:

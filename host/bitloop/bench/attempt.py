@@ -24,6 +24,8 @@ from bitloop.bench.trace import TRACED_IMAGES, find_divergence
 from bitloop.data.dataset import CLASSES, Images
 from bitloop.errors import (
     BitloopError,
+    Cause,
+    DeviceError,
     DeviceTimeoutError,
     Interrupted,
     LinkError,
@@ -48,6 +50,7 @@ ENDED = "the run came to its end"
 _TRIES = 3
 """How often in a row a device is reached again without an image gained in between."""
 _OFFER_S = 0.5
+_NOISES = {Cause.GARBAGE, Cause.WRONG_BAUD, Cause.BOOT_ROM, Cause.PANIC, Cause.OTHER_FIRMWARE}
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage (journal, upload, warm-up, images, layers), how much of it is done, and how much there is."""
@@ -101,7 +104,7 @@ class Attempt:
         self._begun = begun
         self._measured = measured
         self._first = self.done
-        self._progressed = self._clock
+        self._progressed = session.clock()
         self._gained = -1
         self._tries = 0
         self._plan: Plan | None = None
@@ -261,10 +264,10 @@ class Attempt:
         with self.meter.streaming():
             results = self.session.run(self.images.pixels[first:], self.mode, self.outputs)
             while True:
-                asked = time.monotonic()
+                asked = self.session.clock()
                 result = next(results, None)
-                now = time.monotonic()
-                self.meter.waited(now - asked)
+                now = self.session.clock()
+                self.meter.waited(asked, now)
                 if result is None:
                     break
                 row = first + result.index
@@ -276,8 +279,8 @@ class Attempt:
                     count(measured, sample)
                     self.meter.image()
                 self._progressed = now
-                if self._store is not None and now - self._offered >= _OFFER_S:
-                    self._offered = now
+                if self._store is not None and time.monotonic() - self._offered >= _OFFER_S:
+                    self._offered = time.monotonic()
                     self._store.offer(self.part())
                 if step is not None:
                     step(measured.count, len(self.images))
@@ -306,7 +309,7 @@ class Attempt:
 
     def _surviving(self, work: Callable[[], None]) -> None:
         """Do something with the device, again where the link broke and the device was reached again."""
-        self._progressed = time.monotonic()
+        self._progressed = self.session.clock()
         while True:
             try:
                 work()
@@ -346,18 +349,24 @@ class Attempt:
                 images=self.done,
                 resumed=False,
                 reason=str(error),
-                seconds=time.monotonic() - self._progressed,
+                seconds=self.session.clock() - self._progressed,
                 boot_count_before=before,
                 boot_count_after=self.info.boot_count,
             )
         )
-        self._progressed = time.monotonic()
+        self._progressed = self.session.clock()
 
     def _curable(self, error: LinkError) -> bool:
-        """Tell whether the device may come back: not if it speaks wrongly, is gone for good, or nobody is to wait."""
-        if isinstance(error, PortError | ProtocolError) or self._reconnect_s <= 0:
+        """Tell whether the device may come back: not if it is faulty, another's, or gone for good, or nobody waits."""
+        if self._reconnect_s <= 0 or isinstance(error, PortError) or error.cause is Cause.ENDED:
             return False
-        return not self.session.device_ended
+        if error.cause is Cause.SHARED:
+            # A device that refused lost its state, by a reset most likely; one that answers another is another's.
+            return isinstance(error.__cause__, DeviceError)
+        if isinstance(error, ProtocolError):
+            # What a device sends that starts again, or at another rate, is no violation of the protocol.
+            return self._plan is not None and error.cause in _NOISES
+        return True
 
     def _step(self, stage: str) -> Callable[[int, int], None] | None:
         progress = self.progress
