@@ -24,6 +24,8 @@ from bitloop.bench.trace import TRACED_IMAGES, find_divergence
 from bitloop.data.dataset import CLASSES, Images
 from bitloop.errors import (
     BitloopError,
+    Cause,
+    DeviceError,
     DeviceTimeoutError,
     Interrupted,
     LinkError,
@@ -48,6 +50,7 @@ ENDED = "the run came to its end"
 _TRIES = 3
 """How often in a row a device is reached again without an image gained in between."""
 _OFFER_S = 0.5
+_NOISES = {Cause.GARBAGE, Cause.WRONG_BAUD, Cause.BOOT_ROM, Cause.PANIC, Cause.OTHER_FIRMWARE}
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage (journal, upload, warm-up, images, layers), how much of it is done, and how much there is."""
@@ -101,6 +104,7 @@ class Attempt:
         self._begun = begun
         self._measured = measured
         self._first = self.done
+        self._progressed = session.clock()
         self._gained = -1
         self._tries = 0
         self._plan: Plan | None = None
@@ -238,10 +242,19 @@ class Attempt:
         self.meter.uploaded(self.report, self.session.counters.bytes_up - before)
         claims = false_claims(self.device_url, self.info, self.plan, self.report)
         self.claims += [claim for claim in claims if claim not in self.claims]
-        warm_up = self.images.pixels[: self.options.warm_up_images]
-        if len(warm_up) and self.done < len(self.images):
+        warm_up = self.images.pixels[: self._warm_up_images()]
+        if len(warm_up):
             for _ in self.session.run(warm_up, self.mode, self.outputs, self._step("warm-up")):
                 pass
+
+    def _warm_up_images(self) -> int:
+        """Return how many images are run without counting."""
+        left = len(self.images) - self.done
+        # Where fewer images are left than the device holds, its memory would not be filled as by the whole run, and the
+        # peak that is measured would be another.
+        slots = min(self.plan.memory.slots, len(self.images))
+        fill = slots if self.done and left < slots else 0
+        return max(fill, self.options.warm_up_images if left else 0)
 
     def _stretch(self, host: HostSimulation, guard: InterruptGuard) -> None:
         """Stream what is left, until it is done or the link breaks."""
@@ -251,10 +264,10 @@ class Attempt:
         with self.meter.streaming():
             results = self.session.run(self.images.pixels[first:], self.mode, self.outputs)
             while True:
-                asked = time.monotonic()
+                asked = self.session.clock()
                 result = next(results, None)
-                now = time.monotonic()
-                self.meter.waited(now - asked)
+                now = self.session.clock()
+                self.meter.waited(asked, now)
                 if result is None:
                     break
                 row = first + result.index
@@ -265,8 +278,9 @@ class Attempt:
                         self._store.append(sample)
                     count(measured, sample)
                     self.meter.image()
-                if self._store is not None and now - self._offered >= _OFFER_S:
-                    self._offered = now
+                self._progressed = now
+                if self._store is not None and time.monotonic() - self._offered >= _OFFER_S:
+                    self._offered = time.monotonic()
                     self._store.offer(self.part())
                 if step is not None:
                     step(measured.count, len(self.images))
@@ -295,6 +309,7 @@ class Attempt:
 
     def _surviving(self, work: Callable[[], None]) -> None:
         """Do something with the device, again where the link broke and the device was reached again."""
+        self._progressed = self.session.clock()
         while True:
             try:
                 work()
@@ -308,7 +323,6 @@ class Attempt:
         Raises:
             LinkError: the error, if that cannot be done.
         """
-        began = time.monotonic()
         before = None if self._plan is None else self.info.boot_count
         problem = error
         while True:
@@ -335,17 +349,24 @@ class Attempt:
                 images=self.done,
                 resumed=False,
                 reason=str(error),
-                seconds=time.monotonic() - began,
+                seconds=self.session.clock() - self._progressed,
                 boot_count_before=before,
                 boot_count_after=self.info.boot_count,
             )
         )
+        self._progressed = self.session.clock()
 
     def _curable(self, error: LinkError) -> bool:
-        """Tell whether the device may come back: not if it speaks wrongly, is gone for good, or nobody is to wait."""
-        if isinstance(error, PortError | ProtocolError) or self._reconnect_s <= 0:
+        """Tell whether the device may come back: not if it is faulty, another's, or gone for good, or nobody waits."""
+        if self._reconnect_s <= 0 or isinstance(error, PortError) or error.cause is Cause.ENDED:
             return False
-        return not self.session.device_ended
+        if error.cause is Cause.SHARED:
+            # A device that refused lost its state, by a reset most likely; one that answers another is another's.
+            return isinstance(error.__cause__, DeviceError)
+        if isinstance(error, ProtocolError):
+            # What a device sends that starts again, or at another rate, is no violation of the protocol.
+            return self._plan is not None and error.cause in _NOISES
+        return True
 
     def _step(self, stage: str) -> Callable[[int, int], None] | None:
         progress = self.progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,8 @@ __all__ = ["Meter"]
 class Meter:
     """Reads the counters of a session at the right moments.
 
+    Its clock is read as often in every run of the same, whenever someone asks for figures: a recording counts on that.
+
     Args:
         session: whose line it is; its counters go on over reconnections.
     """
@@ -28,21 +29,25 @@ class Meter:
         self._open: tuple[Counters, float] | None = None
         self._waited_s = 0.0
         self._images = 0
+        self._now = 0.0
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
         """Count what happens inside as streaming of images, also if it breaks off."""
-        self._open = (dataclasses.replace(self._session.counters), time.monotonic())
+        self._now = self._session.clock()
+        self._open = (dataclasses.replace(self._session.counters), self._now)
         self._waited_s, self._images = 0.0, 0
         try:
             yield
         finally:
+            self._now = self._session.clock()
             self._done = self._with_open()
             self._open = None
 
-    def waited(self, seconds: float) -> None:
-        """Add time in which the host waited for the device."""
-        self._waited_s += seconds
+    def waited(self, since: float, now: float) -> None:
+        """Add time, by the session's clock, in which the host waited for the device."""
+        self._waited_s += now - since
+        self._now = now
 
     def image(self) -> None:
         """Count an image that came."""
@@ -82,6 +87,6 @@ class Meter:
             stream_bytes_up=now.bytes_up - before.bytes_up,
             stream_bytes_down=now.bytes_down - before.bytes_down,
             streamed_bytes=now.streamed_bytes - before.streamed_bytes,
-            stream_seconds=time.monotonic() - began,
+            stream_seconds=self._now - began,
             waited_s=self._waited_s,
         )

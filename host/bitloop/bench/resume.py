@@ -86,11 +86,10 @@ def resume(
         attempt = Attempt(session, url, past.model, images, options, progress=progress, begun=begun, measured=measured)
         attempt.prepare()
         attempt.interruptions.insert(0, _gap(past, measured.count, attempt.info.boot_count))
-        store = stack.enter_context(resumed_store(directory, past))
+        store = stack.enter_context(resumed_store(directory, past, attempt.part()))
         if begun != past.begun:
             begun.write(directory.begun)
         store.ends_with(lambda: attempt.part(ended=True))
-        store.offer(attempt.part())
         attempt.stream(host, store)
         attempt.finish()
         record = record_of(attempt, past.parts, begun.vault, started=begun.started, command=options.command)

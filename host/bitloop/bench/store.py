@@ -79,8 +79,8 @@ def begun_store(directory: RunDirectory, begun: Begun, model: Model, part: Part,
 
 
 @contextlib.contextmanager
-def resumed_store(directory: RunDirectory, past: Past) -> Iterator[RunStore]:
-    """Go on with a run whose directory is locked; a line that was cut off is removed first.
+def resumed_store(directory: RunDirectory, past: Past, part: Part) -> Iterator[RunStore]:
+    """Go on with a run whose directory is locked; a line that was cut off is removed first, and the part begun.
 
     Raises:
         UsageError: it cannot be written.
@@ -89,6 +89,7 @@ def resumed_store(directory: RunDirectory, past: Past) -> Iterator[RunStore]:
         Journal(directory.samples, keep_bytes=past.whole_bytes) as journal,
         _opened(journal, directory, past.parts) as store,
     ):
+        write_parts(directory.parts, (*past.parts, part))
         yield store
 
 

@@ -121,11 +121,6 @@ class Session:
         """The port's name."""
         return self._transport.description
 
-    @property
-    def device_ended(self) -> bool:
-        """Whether the device was a process of this machine, and has ended by itself: no cable brings it back."""
-        return bool(getattr(self._transport, "ended", False))
-
     def connect(self) -> DeviceInfo:
         """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
 
@@ -147,7 +142,8 @@ class Session:
     def recover(self, timeout_s: float) -> DeviceInfo:
         """Reach the device again after a :class:`LinkError`: open the port anew if it broke, and begin a session.
 
-        What the device holds is told by its hello; an upload that follows sends only what it lacks.
+        What the device holds is told by its hello; an upload that follows sends only what it lacks. A device that was a
+        process of this machine and has ended is not started again.
 
         Args:
             timeout_s: How long to try, the time for a cable to come back.
@@ -164,7 +160,7 @@ class Session:
                     self._transport.reopen()
                 return self.connect()
             except LinkError as error:  # noqa: PERF203 - each try comes after a wait
-                if self._channel.clock() >= deadline:
+                if error.cause is Cause.ENDED or self._channel.clock() >= deadline:
                     raise
                 logger.info("not yet reached again: %s", error)
                 reopens = reopens or not isinstance(error, DeviceTimeoutError)

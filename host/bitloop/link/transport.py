@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import serial
 
-from bitloop.errors import BitloopError, DeviceTimeoutError, PortError, TransportError, UsageError
+from bitloop.errors import BitloopError, Cause, DeviceTimeoutError, PortError, TransportError, UsageError
 from bitloop.link.latency import lower_latency
 from bitloop.link.ports import PortIdentity, advice, has_no_cable, port_names
 from bitloop.link.urls.emulation import Emulation
@@ -132,11 +132,6 @@ class SerialTransport:
         """Give a descriptor that select can wait for, or None where there is no such thing."""
         return self._fileno
 
-    @property
-    def ended(self) -> bool:
-        """Whether the device was a process of this machine, and has ended by itself."""
-        return bool(getattr(self._serial, "ended", False))
-
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
         deadline = time.monotonic() + timeout_s
@@ -224,7 +219,10 @@ class SerialTransport:
 
     def _broken(self, error: Exception) -> TransportError:
         check = "" if has_no_cable(self._url) else "check cable and power, then "
-        return TransportError(f"the connection to {self._url} broke: {error}; {check}connect again")
+        return TransportError(
+            f"the connection to {self._url} broke: {error}; {check}connect again",
+            cause=Cause.ENDED if getattr(self._serial, "ended", False) else None,
+        )
 
 
 def _open(url: str, baud: int, write_timeout_s: float) -> Any:

@@ -220,7 +220,7 @@ class ShapedTransport:
                 f"the connection to {self._url} broke: the port has vanished; check cable and power, then connect again"
             )
         if self._error is not None:
-            raise type(self._error)(str(self._error)) from self._error
+            raise type(self._error)(str(self._error), cause=self._error.cause) from self._error
 
     def _wake_for(self, when: float) -> None:
         """Wake the thread if it sleeps beyond ``when``."""
