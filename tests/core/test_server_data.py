@@ -601,15 +601,14 @@ def test_nothing_longer_than_the_send_body_is_sent(start_board: Start, images: S
     run_data(board, stream, 0, SLOTS * PIXELS)
     assert logits_of(board) == expected_logits(image, stream)
     assert all(len(event.body) <= 64 for event in board.events)
-    answer = board.ask(MessageType.RUN_BEGIN, struct.pack("<BBHI", 0, 0, 0, 1))
-    assert answer.type == MessageType.RUN_READY
-    run_data(board, stream, 0, PIXELS)
-    answer = board.ask(MessageType.READ_ACTIVATION, struct.pack("<IH", 0, 300))
-    assert len(answer.body) == 8 + 4 * CLASSES
-    wide = images.build([images.dense((4, 3, 1), images.fp32(np.ones((12, 12)).tolist()))], slots=1)
+    wide = images.build([images.dense((4, 3, 1), images.fp32(np.ones((12, 20)).tolist()))], slots=1)
     board.upload(wide, piece=296)
     answer = board.ask(MessageType.RUN_BEGIN, struct.pack("<BBHI", 0, 1, spec.NO_LAYER, 1))
-    assert answer.error == (Status.BAD_ARGUMENT, 1, 60)
+    assert answer.error == (Status.BAD_ARGUMENT, 1, 12 + 4 * 20)  # a record that no frame holds
+    assert board.ask(MessageType.RUN_BEGIN, struct.pack("<BBHI", 0, 0, 0, 1)).type == MessageType.RUN_READY
+    run_data(board, stream, 0, PIXELS)
+    answer = board.ask(MessageType.READ_ACTIVATION, struct.pack("<IH", 0, 300))
+    assert (len(answer.body), answer.words[:2]) == (64, (0, 80))
 
 
 def test_fewer_ranges_by_flag(start_board: Start, image: bytes, tmp_path: Path) -> None:
