@@ -360,6 +360,11 @@ def test_tables_of_codes(start_board: Start) -> None:
     assert ask(0, 0, b"\x11" + bytes(59)) == 60  # a new table begins
     assert ask(0, 60, bytes(60)) == 120
     assert ask(0, 120, bytes(8)) == 128
+    every = b"\x88" * 128  # all symbols: nothing is left of the lengths as they came
+    for offset in range(0, 128, 60):
+        assert ask(1, offset, every[offset : offset + 60]) == min(offset + 60, 128)
+    for offset in range(0, 128, 60):
+        assert ask(1, offset, every[offset : offset + 60]) == 128
     for wrong in (bytes(128), b"\x11\x01" + bytes(126), b"\x02" + bytes(127), b"\xff" * 128):
         assert ask(1, 0, wrong[:60]) == 60
         assert ask(1, 60, wrong[60:120]) == 120
@@ -590,7 +595,7 @@ def test_nothing_longer_than_the_send_body_is_sent(start_board: Start, images: S
     for length in (65, 300):
         assert board.ask(MessageType.ECHO_REQUEST, bytes(length)).error == (Status.BAD_BODY, length, 64)
     board.upload(image, piece=296)
-    assert len(board.ask(MessageType.STATS_REQUEST).body) <= 64
+    assert len(board.ask(MessageType.STATS_REQUEST).body) == 60  # ten fields of six bytes; the others are left out
     stream = pixels_of(SLOTS)
     begin(board, SLOTS, RunMode.TIMING)
     run_data(board, stream, 0, SLOTS * PIXELS)
