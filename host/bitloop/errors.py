@@ -96,6 +96,7 @@ class Cause(Enum):
     PANIC = "the firmware panicked"
     HANG = "the firmware hangs"
     RESET = "the device was reset"
+    ENDED = "the device was a process, and has ended"
     SHARED = "another program uses the device"
     OLD_FIRMWARE = "the firmware is older than the host"
     NEW_FIRMWARE = "the firmware is newer than the host"

@@ -125,7 +125,7 @@ def test_record_round_trips(document: dict[str, Any], tmp_path: Path) -> None:
         ("dataset.image_shape", [28, 28], "run.dataset.image_shape"),
         ("device", [], "run.device"),
         ("surprise", 1, "run.surprise"),
-        ("version", 2, "version 2"),
+        ("version", 3, "version 3"),
     ],
 )
 def test_reader_names_what_is_wrong(document: dict[str, Any], path: str, value: object, named: str) -> None:

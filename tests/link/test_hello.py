@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitloop.errors import ProtocolError
 from bitloop.hello import MIN_WINDOW_BYTES, DeviceInfo, printable, probe_crc
-from bitloop.spec import Capability, FormatKind, HelloTag, LayerKind, ResetCause, TimerUnit
+from bitloop.spec import Capability, Coding, FormatKind, HelloTag, LayerKind, ResetCause, TimerUnit
 
 HASH = bytes(range(32))
 BY_HAND = {
@@ -37,6 +37,10 @@ BY_HAND = {
     22: "00100000",
     23: "2000 4000",
     24: "01",
+    25: "c800",
+    26: "03",
+    27: "07",
+    28: "00c20100 00100e00",
 }
 
 
@@ -50,6 +54,7 @@ def test_every_field_by_hand():
         capabilities=Capability.LAYER_TICKS | Capability.ACTIVATIONS, layer_kinds=2, format_kinds=6, layouts=(1,),
         packings=(1, 0), table_bits=8, reset_cause=ResetCause.WATCHDOG, boot_count=7, image_hash=HASH.hex(),
         static_bytes=4096, max_layers=32, max_tensors=64, simulated=True,
+        send_body_bytes=200, codings=Coding.RUNS | Coding.CODES, ranges=7, baud=115200, max_baud=921600,
     )  # fmt: skip
     assert info.supports_layer(LayerKind.DENSE)
     assert not info.supports_layer(LayerKind.CONV2D)
@@ -87,6 +92,17 @@ def test_a_field_twice_is_refused():
 def test_buffers_below_the_protocol_s_least_are_refused(tag, value):
     with pytest.raises(ProtocolError, match="the least is"):
         DeviceInfo.from_fields([(tag, value)])
+
+
+@pytest.mark.parametrize(("tag", "value"), [(25, b"\x3f\0"), (27, b"\x08")])
+def test_limits_that_cannot_be_are_refused(tag, value):
+    with pytest.raises(ProtocolError, match="its firmware is faulty, flash it again"):
+        DeviceInfo.from_fields([(tag, value)])
+
+
+def test_what_a_device_sends_is_as_long_as_what_it_takes_unless_it_says_otherwise():
+    assert DeviceInfo(body_bytes=300).longest_sent == 300
+    assert DeviceInfo(body_bytes=300, send_body_bytes=64).longest_sent == 64
 
 
 def test_text_of_a_device_cannot_steer_a_terminal():

@@ -1,5 +1,8 @@
 """Bodies of messages against bytes written out by hand from docs/protocol.md, and bounds."""
 
+import contextlib
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +44,27 @@ BY_HAND = [
     (m.RunDone(10000), "10270000"),
     (m.ReadActivation(64, 120), "40000000 7800"),
     (m.ActivationData(64, 128, b"\x01\x02"), "40000000 80000000 0102"),
+    (m.UploadReady(8, 4096, ((16, 32),)), "08000000 00100000 10000000 20000000"),
+    (m.UploadAck(8, 4096, ((16, 32), (33, 4096))), "08000000 00100000 10000000 20000000 21000000 00100000"),
+    (m.RunCredit(784, 1568, 1, None, ((785, 1568),)), "10030000 20060000 01000000 11030000 20060000"),
+    (
+        m.RunCredit(1568, 1568, 1, m.WeightsCredit(2, 3, 9), ((4, 5), (6, 9))),
+        "20060000 20060000 01000000 02000000 03000000 09000000 04000000 05000000 06000000 09000000",
+    ),
+    (m.BaudRequest(921600), "00100e00"),
+    (m.BaudReady(923076), "c4150e00"),
+    (m.BaudCommit(921600), "00100e00"),
+    (m.BaudDone(921600), "00100e00"),
+    (m.TensorsRequest(258), "0201"),
+    (m.Tensors(3, 6, b"\x09" * 16), "0300 0600" + "09" * 16),
+    (m.UploadDelta(0x01020304, 8192, HASH, HASH[:16]), "04030201 00200000" + HASH.hex() + HASH[:16].hex()),
+    (m.UploadCopy(1, 256, 512, 70000), "0100 00010000 00020000 70110100"),
+    (m.UploadCopied(2, 0, 4096, ((512, 1024),)), "0200 00000000 00100000 00020000 00040000"),
+    (m.CodeTable(1, 64, b"\x21"), "01 00 4000 21"),
+    (m.CodeReady(1, 65), "01 00 4100"),
+    (m.UploadCoded(16, 300, 3, b"\xff"), "10000000 2c01 03 ff"),
+    (m.RunCoded(784, 300, 1, b"\x80"), "10030000 2c01 01 80"),
+    (m.StreamCoded(2, 784, 300, 2, b"\x80"), "02000000 10030000 2c01 02 80"),
 ]
 
 
@@ -57,17 +81,76 @@ def test_bodies_written_by_hand(message, by_hand):
     assert type(message).decode(body) == message
 
 
+RANGED = (m.UploadReady, m.UploadAck, m.UploadCopied)
+
+
 @pytest.mark.parametrize("size", range(60))
 def test_credit_tells_of_weights_or_does_not(size):
-    if size in (12, 24):
-        assert (m.RunCredit.decode(bytes(size)).weights is None) == (size == 12)
+    body = bytearray(size)
+    for at in range(4 if size % 8 == 4 else 16, size - 3, 4):  # what may be ranges: ascending
+        body[at : at + 4] = at.to_bytes(4, "little")
+    if size >= 12 and size % 4 == 0 and size != 16:
+        credit = m.RunCredit.decode(bytes(body))
+        assert (credit.weights is None) == (size % 8 == 4)
+        assert len(credit.ranges) == (size - (12 if credit.weights is None else 24)) // 8
     else:
         with pytest.raises(ProtocolError, match=f"RUN_CREDIT has a body of {size} bytes, expected 12, or 24"):
-            m.RunCredit.decode(bytes(size))
+            m.RunCredit.decode(bytes(body))
+
+
+def test_ranges_of_credit_are_of_the_pixels_while_some_are_missing():
+    pixels = m.RunCredit.decode(m.RunCredit(5, 9, 0, m.WeightsCredit(0, 7, 8), ((6, 7),)).encode())
+    assert pixels.of_pixels
+    weights = m.RunCredit.decode(m.RunCredit(9, 9, 0, m.WeightsCredit(0, 2, 8), ((6, 7),)).encode())
+    assert not weights.of_pixels
+
+
+IMPOSSIBLE = [
+    ("behind next", ((8, 9),)),
+    ("touching next", ((10, 11),)),
+    ("empty", ((12, 12),)),
+    ("backwards", ((14, 12),)),
+    ("touching one another", ((12, 14), (14, 15))),
+    ("overlapping", ((12, 14), (13, 15))),
+    ("descending", ((20, 21), (12, 13))),
+    ("too many", tuple((12 + 2 * i, 13 + 2 * i) for i in range(8))),
+]
+
+
+@pytest.mark.parametrize(("what", "ranges"), IMPOSSIBLE, ids=[what for what, _ in IMPOSSIBLE])
+def test_impossible_ranges_are_refused(what, ranges):
+    for message in (
+        m.UploadReady(10, 99, ranges),
+        m.UploadAck(10, 99, ranges),
+        m.UploadCopied(0, 10, 99, ranges),
+        m.RunCredit(10, 99, 0, None, ranges),
+        m.RunCredit(99, 99, 0, m.WeightsCredit(0, 10, 99), ranges),
+    ):
+        with pytest.raises(ProtocolError, match="which cannot be; its firmware is faulty"):
+            type(message).decode(message.encode())
+
+
+@given(st.lists(st.integers(11, 0xFFFFFFFF), unique=True, max_size=14), st.sampled_from(RANGED))
+def test_ranges_round_trip(bounds, cls):
+    bounds = sorted(bounds)[: len(bounds) // 2 * 2]
+    ranges = tuple(zip(bounds[::2], bounds[1::2], strict=True))
+    message = cls(*([10] * (len(fields(cls)) - 1)), ranges)
+    assert cls.decode(message.encode()) == message
+
+
+def test_pieces_of_tensors():
+    record = bytes.fromhex("00010000 02000000 0102030405060708")
+    assert m.Tensors(1, 3, 2 * record).pieces() == [m.HeldPiece(256, 2, bytes(range(1, 9)))] * 2
+    assert m.Tensors(0, 0, b"").pieces() == []
+    for bad in (m.Tensors(0, 3, record[:-1]), m.Tensors(2, 3, 2 * record), m.Tensors(0, 3, b"")):
+        with pytest.raises(ProtocolError, match="TENSORS has"):
+            bad.pieces()
 
 
 @pytest.mark.parametrize(
-    "cls", [cls for cls in m.MESSAGES.values() if cls is not m.RunCredit], ids=lambda cls: cls.__name__
+    "cls",
+    [cls for cls in m.MESSAGES.values() if cls not in (m.RunCredit, *RANGED)],
+    ids=lambda cls: cls.__name__,
 )
 @given(body=st.binary(max_size=60))
 def test_any_body_is_read_or_refused(cls, body):
@@ -77,6 +160,13 @@ def test_any_body_is_read_or_refused(cls, body):
             cls.decode(body)
     else:
         assert type(cls.decode(body)) is cls
+
+
+@pytest.mark.parametrize("cls", [m.RunCredit, *RANGED], ids=lambda cls: cls.__name__)
+@given(body=st.binary(max_size=60))
+def test_any_body_with_ranges_is_read_or_refused(cls, body):
+    with contextlib.suppress(ProtocolError):
+        assert cls.decode(body).encode() == body
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=255)), max_size=6))

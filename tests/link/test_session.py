@@ -122,7 +122,7 @@ def test_a_shell_answers():
 @pytest.mark.parametrize(("major", "side"), [(0, "firmware is older"), (2, "host is older")])
 def test_another_major_version(major, side):
     session, _ = open_session(fd.FakeDevice(protocol_major=major))
-    with pytest.raises(ProtocolError, match=f"protocol {major}.0, this host 1.1; the {side}"):
+    with pytest.raises(ProtocolError, match=f"protocol {major}.0, this host 1.2; the {side}"):
         session.connect()
 
 
@@ -132,7 +132,7 @@ def test_another_major_version_in_a_hello_all_the_same():
             super().send(kind, sequence, body.replace(b"\1\4\1\0\0\0", b"\1\4\2\0\3\0") if kind == fd.HELLO else body)
 
     session, _ = open_session(Confused())
-    with pytest.raises(ProtocolError, match=r"protocol 2.3, this host 1.1; the host is older"):
+    with pytest.raises(ProtocolError, match=r"protocol 2.3, this host 1.2; the host is older"):
         session.connect()
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,11 @@ def test_a_noisy_run_is_replayed_to_the_last_figure(
     mode: str, models: Models, drawn_images: Images, tmp_path: Path
 ) -> None:
     model, file = models("mlp8k", "int8:channel", "fp16"), tmp_path / "a.rec"
-    options = RunOptions(mode=mode, record=file)
-    there = run(model, NOISE, drawn_images, out_dir=tmp_path / "there", options=options)
+    options = RunOptions(mode=mode)
+    there = run(model, NOISE, drawn_images, out_dir=tmp_path / "there", options=options, recording=file)
     assert there.link.retransmissions > 0
     assert there.verdict == "exact"
-    again = run(
-        model, f"replay://{file}", drawn_images, out_dir=tmp_path / "again", options=replace(options, record=None)
-    )
+    again = run(model, f"replay://{file}", drawn_images, out_dir=tmp_path / "again", options=options)
     assert measured(again) == measured(there)
     assert again.headline == REPLAYED + there.headline
     assert (again.device.url, again.link.url) == (f"replay://{file}",) * 2
@@ -63,7 +60,7 @@ def test_a_noisy_run_is_replayed_to_the_last_figure(
 
 def test_another_model_departs_at_its_upload(models: Models, drawn_images: Images, tmp_path: Path) -> None:
     file = tmp_path / "a.rec"
-    run(models("mlp8k", "int8:channel", "fp16"), "sim://native", drawn_images, options=RunOptions(record=file))
+    run(models("mlp8k", "int8:channel", "fp16"), "sim://native", drawn_images, recording=file)
     other = models("mlp8k", "int4:channel", "fp16")
     with pytest.raises(
         DataError, match=r"departs .*in UPLOAD_BEGIN.*What differs: model SHA-256 '\w{64}' then, '"
@@ -83,7 +80,7 @@ def test_a_failure_is_replayed_with_what_was_measured_until_then(
     models: Models, drawn_images: Images, tmp_path: Path
 ) -> None:
     model, file = models("mlp8k", "int8:channel", "fp16"), tmp_path / "a.rec"
-    there = run(model, "sim://native?fault=crash:after=30", drawn_images, options=RunOptions(record=file))
+    there = run(model, "sim://native?fault=crash:after=30", drawn_images, recording=file)
     assert there.status == "failed"
     assert there.error is not None
     again = run(model, f"replay://{file}", drawn_images)
@@ -96,14 +93,14 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from bitloop.bench.run import RunOptions, run
+from bitloop.bench.run import run
 from bitloop.data.dataset import Images
 from bitloop.data.splits import Split
 from bitloop.quantize import blm
 n = 100000
 pixels = np.zeros((n, 28, 28, 1), np.uint8)
 images = Images(pixels, np.zeros(n, np.uint8), np.arange(n), Split.CONFIRM, "mnist", 64 * "0")
-run(blm.load(sys.argv[1]), "sim://native", images, options=RunOptions(record=Path(sys.argv[2])),
+run(blm.load(sys.argv[1]), "sim://native", images, recording=Path(sys.argv[2]),
     progress=lambda stage, done, total: print(stage, done, flush=True))
 """
 

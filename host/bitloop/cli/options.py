@@ -69,5 +69,25 @@ Record = Annotated[
         show_default=False,
     ),
 ]
+PixelBits = Annotated[
+    int | None,
+    typer.Option(
+        "--pixel-bits",
+        min=1,
+        max=8,
+        help="Give device and host simulation pixels of N bits: fewer bytes for the line, but other images.",
+        show_default=False,
+    ),
+]
+Reconnect = Annotated[
+    float | None,
+    typer.Option(
+        "--reconnect",
+        min=0.0,
+        metavar="SECONDS",
+        help="Wait so long for a device that is lost in mid-run; 0: not at all. Default: 10, of simulated ones 3.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")]

@@ -4,46 +4,54 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
 
 from bitloop import spec
 from bitloop.errors import ProtocolError
+from bitloop.link.message import M, Message, Ranges
+from bitloop.link.run_messages import (
+    ActivationData,
+    ReadActivation,
+    Result,
+    RunAck,
+    RunBegin,
+    RunCoded,
+    RunCredit,
+    RunData,
+    RunDone,
+    RunEnd,
+    RunReady,
+    StreamCoded,
+    StreamData,
+    WeightsCredit,
+)
+from bitloop.link.upload_messages import (
+    CodeReady,
+    CodeTable,
+    HeldPiece,
+    Tensors,
+    TensorsRequest,
+    UploadAck,
+    UploadBegin,
+    UploadCoded,
+    UploadCopied,
+    UploadCopy,
+    UploadData,
+    UploadDelta,
+    UploadDone,
+    UploadEnd,
+    UploadReady,
+)
 from bitloop.spec import MessageType, Status
 
-M = TypeVar("M", bound="Message")
-
-
-class Message:
-    """Base of all messages: fixed fields, then, where ``TAIL`` is set, bytes as the last field."""
-
-    TYPE: ClassVar[MessageType]
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<")
-    TAIL: ClassVar[bool] = False
-
-    def encode(self) -> bytes:
-        """Give the body of a frame."""
-        values: list[Any] = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
-        tail = values.pop() if self.TAIL else b""
-        return self.LAYOUT.pack(*values) + bytes(tail)
-
-    @classmethod
-    def decode(cls: type[M], body: bytes) -> M:
-        """Read the body of a frame.
-
-        Raises:
-            ProtocolError: The length does not fit.
-        """
-        size = cls.LAYOUT.size
-        if len(body) < size or (len(body) > size and not cls.TAIL):
-            raise ProtocolError(
-                f"{cls.TYPE.name} has a body of {len(body)} bytes, expected {size}{' or more' if cls.TAIL else ''}; "
-                "host and firmware differ: update both"
-            )
-        values: list[Any] = list(cls.LAYOUT.unpack_from(body))
-        if cls.TAIL:
-            values.append(body[size:])
-        return cls(*values)
+__all__ = [
+    "MESSAGES", "ActivationData", "BaudCommit", "BaudDone", "BaudReady", "BaudRequest", "CodeReady", "CodeTable",
+    "Echo", "EchoRequest", "Error", "HeldPiece", "Hello", "HelloRequest", "Log", "M", "Message", "Ranges",
+    "ReadActivation", "Result", "RunAck", "RunBegin", "RunCoded", "RunCredit", "RunData", "RunDone", "RunEnd", "RunReady", "Stats",
+    "StatsRequest", "StreamCoded", "StreamData", "Tensors", "TensorsRequest", "UploadAck", "UploadBegin",
+    "UploadCoded", "UploadCopied", "UploadCopy", "UploadData", "UploadDelta", "UploadDone", "UploadEnd", "UploadReady",
+    "WeightsCredit", "join_fields", "message_name", "parse_fields", "status_name",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,226 +134,50 @@ class Error(Message):
 
 
 @dataclass(frozen=True)
-class UploadBegin(Message):
-    """Announces an image."""
+class BaudRequest(Message):
+    """Asks for another rate of the line, in bits a second."""
 
-    TYPE = MessageType.UPLOAD_BEGIN
-    LAYOUT = struct.Struct("<II32s")
-    image_bytes: int
-    arena_bytes: int
-    sha256: bytes
-
-
-@dataclass(frozen=True)
-class UploadReady(Message):
-    """Where the upload goes on, and how far data may be sent."""
-
-    TYPE = MessageType.UPLOAD_READY
-    LAYOUT = struct.Struct("<II")
-    offset: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class UploadData(Message):
-    """Bytes of the image at an offset."""
-
-    TYPE = MessageType.UPLOAD_DATA
+    TYPE = MessageType.BAUD_REQUEST
     LAYOUT = struct.Struct("<I")
-    TAIL = True
-    offset: int
-    data: bytes
+    baud: int
 
 
 @dataclass(frozen=True)
-class UploadAck(Message):
-    """The next offset that the device expects, and how far data may be sent."""
+class BaudReady(Message):
+    """The rate that the device will have."""
 
-    TYPE = MessageType.UPLOAD_ACK
-    LAYOUT = struct.Struct("<II")
-    next: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class UploadEnd(Message):
-    """Asks for the verdict on the image."""
-
-    TYPE = MessageType.UPLOAD_END
-
-
-@dataclass(frozen=True)
-class UploadDone(Message):
-    """The image is valid; the hash is the one that the device computed."""
-
-    TYPE = MessageType.UPLOAD_DONE
-    LAYOUT = struct.Struct("<32sI")
-    sha256: bytes
-    arena_bytes: int
-
-
-@dataclass(frozen=True)
-class RunBegin(Message):
-    """Announces images."""
-
-    TYPE = MessageType.RUN_BEGIN
-    LAYOUT = struct.Struct("<BBHI")
-    mode: int
-    outputs: int
-    stop_layer: int
-    images: int
-
-
-@dataclass(frozen=True)
-class RunReady(Message):
-    """How many images the device buffers, how long a result is, and how far pixels may be sent."""
-
-    TYPE = MessageType.RUN_READY
-    LAYOUT = struct.Struct("<HHI")
-    slots: int
-    record_bytes: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class RunData(Message):
-    """Pixels at an offset of the stream of all images."""
-
-    TYPE = MessageType.RUN_DATA
+    TYPE = MessageType.BAUD_READY
     LAYOUT = struct.Struct("<I")
-    TAIL = True
-    offset: int
-    data: bytes
+    baud: int
 
 
 @dataclass(frozen=True)
-class StreamData(Message):
-    """Weights of one pass at an offset of its stream."""
+class BaudCommit(Message):
+    """Says that the rate asked for works both ways."""
 
-    TYPE = MessageType.STREAM_DATA
-    LAYOUT = struct.Struct("<II")
-    TAIL = True
-    pass_number: int
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True)
-class WeightsCredit:
-    """The pass that the device is in, the next offset in it that it expects, and how far weights may be sent."""
-
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<III")
-    pass_number: int
-    next: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class RunCredit(Message):
-    """The next offset that the device expects, how far pixels may be sent, and how many results are done.
-
-    If the image's weights are streamed, the same of these stands behind.
-    """
-
-    TYPE = MessageType.RUN_CREDIT
-    LAYOUT = struct.Struct("<III")
-    next: int
-    limit: int
-    results_done: int
-    weights: WeightsCredit | None = None
-
-    def encode(self) -> bytes:
-        """Give the body of a frame."""
-        body = self.LAYOUT.pack(self.next, self.limit, self.results_done)
-        weights = self.weights
-        return body if weights is None else body + weights.LAYOUT.pack(weights.pass_number, weights.next, weights.limit)
-
-    @classmethod
-    def decode(cls, body: bytes) -> RunCredit:
-        """Read the body of a frame.
-
-        Raises:
-            ProtocolError: The length does not fit.
-        """
-        alone = cls.LAYOUT.size
-        both = alone + WeightsCredit.LAYOUT.size
-        if len(body) not in (alone, both):
-            raise ProtocolError(
-                f"{cls.TYPE.name} has a body of {len(body)} bytes, expected {alone}, or {both} with streamed weights; "
-                "host and firmware differ: update both"
-            )
-        weights = WeightsCredit(*WeightsCredit.LAYOUT.unpack_from(body, alone)) if len(body) == both else None
-        next_offset, limit, results_done = cls.LAYOUT.unpack_from(body)
-        return cls(next_offset, limit, results_done, weights)
-
-
-@dataclass(frozen=True)
-class Result(Message):
-    """Records of ``count`` images from ``index`` on."""
-
-    TYPE = MessageType.RESULT
-    LAYOUT = struct.Struct("<IBx")
-    TAIL = True
-    index: int
-    count: int
-    records: bytes
-
-
-@dataclass(frozen=True)
-class RunAck(Message):
-    """Every result before ``index`` has arrived; with ``resend`` the later ones are asked for again."""
-
-    TYPE = MessageType.RUN_ACK
-    LAYOUT = struct.Struct("<IB")
-    index: int
-    resend: int
-
-
-@dataclass(frozen=True)
-class RunEnd(Message):
-    """Ends a run."""
-
-    TYPE = MessageType.RUN_END
-
-
-@dataclass(frozen=True)
-class RunDone(Message):
-    """The run has ended."""
-
-    TYPE = MessageType.RUN_DONE
+    TYPE = MessageType.BAUD_COMMIT
     LAYOUT = struct.Struct("<I")
-    images: int
+    baud: int
 
 
 @dataclass(frozen=True)
-class ReadActivation(Message):
-    """Asks for bytes of the stop layer's output."""
+class BaudDone(Message):
+    """The rate stays."""
 
-    TYPE = MessageType.READ_ACTIVATION
-    LAYOUT = struct.Struct("<IH")
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class ActivationData(Message):
-    """Bytes of the stop layer's output."""
-
-    TYPE = MessageType.ACTIVATION
-    LAYOUT = struct.Struct("<II")
-    TAIL = True
-    offset: int
-    total: int
-    data: bytes
+    TYPE = MessageType.BAUD_DONE
+    LAYOUT = struct.Struct("<I")
+    baud: int
 
 
 MESSAGES: dict[int, type[Message]] = {
     cls.TYPE: cls
     for cls in (
         HelloRequest, Hello, EchoRequest, Echo, StatsRequest, Stats, Log, Error,
+        BaudRequest, BaudReady, BaudCommit, BaudDone,
         UploadBegin, UploadReady, UploadData, UploadAck, UploadEnd, UploadDone,
+        TensorsRequest, Tensors, UploadDelta, UploadCopy, UploadCopied, CodeTable, CodeReady, UploadCoded,
         RunBegin, RunReady, RunData, RunCredit, Result, RunAck, RunEnd, RunDone, ReadActivation, ActivationData,
-        StreamData,
+        RunCoded, StreamData, StreamCoded,
     )
 }  # fmt: skip
 """Every message by its type."""

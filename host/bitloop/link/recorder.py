@@ -1,4 +1,4 @@
-"""A transport that records a session, and how any transport is opened."""
+"""A transport that records a session."""
 
 from __future__ import annotations
 
@@ -15,53 +15,14 @@ from pathlib import Path
 
 import bitloop
 from bitloop import spec
-from bitloop.errors import Cause, UsageError
-from bitloop.link.recording import Event, Header, Kind, Writer, check_free, without_user
-from bitloop.link.replay import ReplayTransport, file_of, is_replay
-from bitloop.link.transport import SerialTransport, Transport
+from bitloop.errors import Cause
+from bitloop.link.recording import Event, Header, Kind, Writer, without_user
+from bitloop.link.transport import Transport
 from bitloop.link.urls.emulation import Emulation
 
-__all__ = ["RecordingTransport", "draw_session_number", "open_transport"]
+__all__ = ["RecordingTransport", "draw_session_number"]
 
 _FACT_CHARACTERS = 4096
-
-
-def open_transport(
-    url: str,
-    *,
-    baud: int,
-    record: Path | None = None,
-    force: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-    facts: Mapping[str, str] | None = None,
-) -> Transport:
-    """Open a device, or a recording of one.
-
-    Args:
-        url: A port, a URL of pyserial's, or ``replay://FILE``.
-        baud: Bits a second of a serial port.
-        record: Where to record what happens.
-        force: Whether the recording may replace a file.
-        clock: Of a recorded session.
-        facts: What the session is about, for who finds that a replay departs from its recording.
-
-    Raises:
-        PortError: The port cannot be opened.
-        DataError: There is no such recording, or it is damaged.
-        UsageError: An argument makes no sense, or there is a file where the recording should be.
-    """
-    if record is not None:
-        check_free(record, force=force)
-        if is_replay(url) and record.exists() and record.samefile(file_of(url)):
-            raise UsageError(f"{record} is replayed; record into another file")
-    transport = ReplayTransport(url, facts=facts) if is_replay(url) else SerialTransport(url, baud=baud)
-    if record is None:
-        return transport
-    try:
-        return RecordingTransport(transport, record, force=force, clock=clock, facts=facts)
-    except BaseException:
-        transport.close()
-        raise
 
 
 class RecordingTransport:

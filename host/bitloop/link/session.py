@@ -29,8 +29,9 @@ from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
 from bitloop.link.handshake import say_hello
+from bitloop.link.open import open_transport
 from bitloop.link.pace import Pace
-from bitloop.link.recorder import draw_session_number, open_transport
+from bitloop.link.recorder import draw_session_number
 from bitloop.link.run import ImageRun, Result, Run, RunPlan
 from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.link.upload import ImageShape, Progress, UploadReport, Weights, check_weights, upload
@@ -141,7 +142,8 @@ class Session:
     def recover(self, timeout_s: float) -> DeviceInfo:
         """Reach the device again after a :class:`LinkError`: open the port anew if it broke, and begin a session.
 
-        What the device holds is told by its hello; an upload that follows sends only what it lacks.
+        What the device holds is told by its hello; an upload that follows sends only what it lacks. A device that was a
+        process of this machine and has ended is not started again.
 
         Args:
             timeout_s: How long to try, the time for a cable to come back.
@@ -158,7 +160,7 @@ class Session:
                     self._transport.reopen()
                 return self.connect()
             except LinkError as error:  # noqa: PERF203 - each try comes after a wait
-                if self._channel.clock() >= deadline:
+                if error.cause is Cause.ENDED or self._channel.clock() >= deadline:
                     raise
                 logger.info("not yet reached again: %s", error)
                 reopens = reopens or not isinstance(error, DeviceTimeoutError)
