@@ -121,6 +121,11 @@ class Session:
         """The port's name."""
         return self._transport.description
 
+    @property
+    def origin(self) -> str:
+        """The URL of the device, of a replay that of the recorded one."""
+        return getattr(self._transport, "origin", None) or self.description
+
     def connect(self) -> DeviceInfo:
         """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
 
