@@ -1,4 +1,4 @@
-"""Coded data (bl_coding): a decoder and encoders written from docs/protocol.md and RFC 1951, 3.2.2, apart from the core."""
+"""Coded data (bl_coding), against a decoder and encoders written from docs/protocol.md and RFC 1951, 3.2.2."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANARY = 0xC5
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
-class Undecodable(Exception):
+class UndecodableError(Exception):
     """With the number of bytes that were decoded before."""
 
 
@@ -91,7 +91,7 @@ def decode(coding: int, data: bytes, count: int, lengths: list[int] | None) -> b
         elif at < len(data):
             at += 1
             return data[at - 1]
-        raise Undecodable(len(out))
+        raise UndecodableError(len(out))
 
     while len(out) < count:
         if not coding & RUNS:
@@ -100,12 +100,12 @@ def decode(coding: int, data: bytes, count: int, lengths: list[int] | None) -> b
         token = byte()
         length = token + 1 if token < 128 else token - 127
         if len(out) + length > count:
-            raise Undecodable(len(out))
+            raise UndecodableError(len(out))
         for _ in range(length):
             out.append(byte() if token < 128 else 0)
     left = (len(bits) - at) // 8 if coding & CODES else len(data) - at
     if left:
-        raise Undecodable(count)
+        raise UndecodableError(count)
     return bytes(out)
 
 
@@ -189,10 +189,10 @@ def core_decode(coding: int, data: bytes, count: int, lengths: list[int] | None,
         assert bytes(memory[:16]) == bytes(memory[16 + length :]) == bytes([CANARY] * 16)
         if not good:
             assert state.left <= count - len(out)
-            raise Undecodable(count - state.left)
+            raise UndecodableError(count - state.left)
         out += bytes(memory[16 : 16 + length]) if size > 0 else b"?" * length
     if not library().bl_coding_is_done(ctypes.byref(state)):
-        raise Undecodable(count)
+        raise UndecodableError(count)
     return bytes(out)
 
 
@@ -200,11 +200,11 @@ def same(coding: int, data: bytes, count: int, lengths: list[int] | None, pieces
     """Hold the core against the model, results and refusals."""
     try:
         expected: bytes | int = decode(coding, data, count, lengths)
-    except Undecodable as error:
+    except UndecodableError as error:
         expected = error.args[0]
     try:
         found: bytes | int = core_decode(coding, data, count, lengths, pieces)
-    except Undecodable as error:
+    except UndecodableError as error:
         found = error.args[0]
     if isinstance(expected, bytes) and isinstance(found, bytes):
         assert len(found) == len(expected)
@@ -228,15 +228,15 @@ def lengths_of(given_lengths: dict[int, int]) -> list[int]:
 def test_the_example_of_the_rfc() -> None:
     """RFC 1951, 3.2.2: lengths (3, 3, 3, 3, 3, 2, 4, 4) of ABCDEFGH."""
     lengths = lengths_of(dict(zip(b"ABCDEFGH", (3, 3, 3, 3, 3, 2, 4, 4), strict=True)))
-    published = dict(zip(b"ABCDEFGH", "010 011 100 101 110 00 1110 1111".split(), strict=True))
+    published = dict(zip(b"ABCDEFGH", ["010", "011", "100", "101", "110", "00", "1110", "1111"], strict=True))
     assert codes_of(lengths) == published
     # F A H: 00 010 1111, from the least significant bit on: 0,0,0,1,0,1,1,1 and 1.
     assert pack_codes(b"FAH", lengths) == bytes([0b11101000, 0b1])
     assert core_decode(CODES, bytes([0b11101000, 0b1]), 3, lengths, [9]) == b"FAH"
 
 
-def test_the_fixed_code_of_deflate_is_made() -> None:
-    """RFC 1951, 3.2.6, cut to bytes: 0-143 have 8 bits, 144-255 have 9; 256-287 (7 and 8 bits) would make it complete."""
+def test_the_fixed_code_of_deflate_is_not_complete() -> None:
+    """RFC 1951, 3.2.6, cut to bytes: 8 bits, from 144 on 9; symbols from 256 on would make it complete."""
     lengths = [8] * 144 + [9] * 112
     assert not is_a_code(lengths)
     assert make_table(lengths) is None
@@ -368,7 +368,7 @@ PIECES = st.lists(st.integers(-40, 300).filter(bool), min_size=1, max_size=5)
 def test_runs_by_hand(data: str, count: int, expected: bytes | int) -> None:
     try:
         found: bytes | int = core_decode(RUNS, bytes.fromhex(data), count, None, [1000])
-    except Undecodable as error:
+    except UndecodableError as error:
         found = error.args[0]
         assert found <= count
         # Whole literals are copied at once: a cut one counts for nothing.
@@ -379,7 +379,7 @@ def test_a_single_symbol() -> None:
     lengths = lengths_of({65: 1})
     assert core_decode(CODES, b"\0\0", 9, lengths, [100]) == b"A" * 9
     for wrong, count in ((b"\0\0", 8), (b"\0", 9), (b"\x10", 8), (b"\1", 1)):
-        with pytest.raises(Undecodable):
+        with pytest.raises(UndecodableError):
             core_decode(CODES, wrong, count, lengths, [100])
 
 
@@ -425,8 +425,8 @@ def test_any_bytes_are_taken_or_refused_as_the_model_does(
     if coding == RUNS:
         try:
             decode(coding, data, count, None)
-        except Undecodable:
-            with pytest.raises(Undecodable):
+        except UndecodableError:
+            with pytest.raises(UndecodableError):
                 core_decode(coding, data, count, None, pieces)
             return
     same(coding, data, count, lengths if coding & CODES else None, pieces)
@@ -443,7 +443,7 @@ def test_cut_anywhere_and_with_any_bit_wrong(coding: int) -> None:
     assert core_decode(coding, coded, len(plain), lengths, [13]) == plain
     refused = 0
     for cut in range(len(coded)):
-        with pytest.raises(Undecodable):
+        with pytest.raises(UndecodableError):
             core_decode(coding, coded[:cut], len(plain), lengths, [13])
     for bit in range(8 * len(coded)):
         wrong = bytearray(coded)
@@ -452,8 +452,8 @@ def test_cut_anywhere_and_with_any_bit_wrong(coding: int) -> None:
             assert core_decode(coding, bytes(wrong), len(plain), lengths, [13]) == decode(
                 coding, bytes(wrong), len(plain), lengths
             )
-        except Undecodable:
+        except UndecodableError:
             refused += 1
-            with pytest.raises(Undecodable):
+            with pytest.raises(UndecodableError):
                 decode(coding, bytes(wrong), len(plain), lengths)
     assert refused

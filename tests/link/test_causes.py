@@ -218,7 +218,7 @@ BOOTS = [
         "release it, then reset",
         False,
     ),
-    (b"rst:0x1 (POWERON),boot:0x4 (DOWNLOAD(USB/UART0/1))\r\nwaiting for download\r\n", "DOWNLOAD", "release", False),
+    (b"rst:0x1 (POWERON),boot:0x4 (DOWNLOAD(USB/UART0/1))\r\n", "DOWNLOAD", "release", False),
     (
         b"rst:0x10 (RTCWDT_RTC_RESET),boot:0x13 (SPI_FAST_FLASH_BOOT)\r\ninvalid header: 0xffffffff\r\n" * 4,
         "invalid header: 0xffffffff",

@@ -102,6 +102,15 @@ def test_the_old_name_is_not_taken_where_it_is_another_device_now(listed, plug):
     port.close()
 
 
+def test_of_two_devices_that_cannot_be_told_apart_the_one_of_the_same_name_is_taken(listed, plug):
+    devices = sorted((plug(), plug(), plug()), key=lambda device: device[1])
+    listed[:] = [entry(name, serial_number="0001") for _, name in devices]  # as cheap adapters have it
+    port = SerialTransport(devices[1][1])
+    port.reopen()
+    assert says(port, devices[1][0])
+    port.close()
+
+
 def test_a_device_of_several_ports_is_found_by_its_interface(listed, plug):
     first, second = plug(), plug()
     listed[:] = [

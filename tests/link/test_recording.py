@@ -4,8 +4,10 @@ import hashlib
 import json
 import logging
 import random
+import re
 import struct
 import time
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from bitloop.errors import (
     TransportError,
     UsageError,
 )
-from bitloop.link import recorder
+from bitloop.link import recorder, recording
 from bitloop.link.channel import Timing
 from bitloop.link.recorder import RecordingTransport
 from bitloop.link.recording import (
@@ -305,6 +307,21 @@ def test_hostile_blocks(blocks, text, tmp_path):
         Reader(path).next()
 
 
+def test_a_block_is_not_unpacked_beyond_what_it_announces(tmp_path):
+    path = tmp_path / "a.rec"
+    path.write_bytes(MAGIC + HEADER.encode() + block(0, 10, zlib.compress(bytes(1 << 26))))
+    reader = Reader(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError):
+            reader.next()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        reader.close()
+    assert peak < 1 << 20
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -362,6 +379,15 @@ def test_no_file_is_replaced_unless_asked(tmp_path):
         RecordingTransport(Line(fd.FakeDevice()), tmp_path / "no/a.rec")
     RecordingTransport(Line(fd.FakeDevice()), path, force=True).close()
     assert read_all(path) == [Event(Kind.END)]
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced_either(tmp_path, monkeypatch):
+    path = tmp_path / "a.rec"
+    path.write_text("mine")
+    monkeypatch.setattr(recording, "check_free", lambda path, force: None)
+    with pytest.raises(UsageError, match="cannot be written"):
+        Writer(path, HEADER)
+    assert path.read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
@@ -444,6 +470,20 @@ def test_recorded_errors_come_again_and_nobody_sleeps(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a replay sleeps"))
     with replay(path) as session:
         assert work(session) == there
+        assert session._transport.finished
+
+
+def test_a_write_that_failed_fails_again(tmp_path):
+    class Stuck(Line):
+        def write(self, data):
+            raise DeviceTimeoutError("takes no more bytes")
+
+    path = tmp_path / "a.rec"
+    with record(path, Stuck(fd.FakeDevice())) as session, pytest.raises(DeviceTimeoutError, match="takes no more"):
+        session.connect()
+    with replay(path) as session:
+        with pytest.raises(DeviceTimeoutError, match="takes no more"):
+            session.connect()
         assert session._transport.finished
 
 
@@ -559,9 +599,14 @@ def test_a_departure_names_another_version(tmp_path):
     ],
 )
 def test_every_departure_is_told(recorded, act, text, tmp_path):
-    path = write_all(tmp_path / "a.rec", [recorded])
-    with pytest.raises(DataError, match=f"at event 0, .*{text}"):
-        act(ReplayTransport(f"replay://{path}"))
+    path = write_all(tmp_path / "a.rec", [recorded, Event(Kind.CLOCK, 5), Event(Kind.READ)])
+    line = ReplayTransport(f"replay://{path}")
+    with pytest.raises(DataError, match=f"at event 0, .*{text}") as caught:
+        act(line)
+    for again in (line.clock, lambda: line.read(1.0), lambda: line.write(b"ab"), line.session_number, line.reopen):
+        with pytest.raises(DataError, match=re.escape(str(caught.value))):  # whatever comes, it has departed
+            again()
+    assert not line.finished
 
 
 def test_damage_in_the_middle_of_a_replay(tmp_path):
@@ -596,9 +641,9 @@ def test_the_recorded_clock_is_the_sessions_to_the_last_bit(tmp_path):
     ticks = iter([100.0, 100.0000004, 100.1, 100.1 + 1e-9, 250.7777777, 250.0])
     line = Line(fd.FakeDevice())
     line.clock = lambda: next(ticks)
-    recording = RecordingTransport(line, tmp_path / "a.rec")
-    there = [recording.clock() for _ in range(6)]
-    recording.close()
+    recorded = RecordingTransport(line, tmp_path / "a.rec")
+    there = [recorded.clock() for _ in range(6)]
+    recorded.close()
     assert there == sorted(there)
     assert there == pytest.approx([0.0, 0.0, 0.1, 0.1, 150.777777, 150.777777], abs=2e-6)
     again = ReplayTransport(f"replay://{tmp_path}/a.rec")

@@ -213,6 +213,8 @@ def test_the_same_rate_and_one_near_it_are_heard_well():
         # A long low: one byte, no stop bit, and nothing falls again.
         (57600, 115200, 0x00, b"\x00"),
         (57600, 115200, 0xF0, b"\x00"),
+        # 0.45 bits: 0 11100000 1 falls again in the middle of the receiver's stop bit, which is no start.
+        (45000, 100000, 0x07, b"\xfe"),
     ],
 )
 def test_another_rate_by_hand(sent, at, byte, what):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from bitloop.bench.checks import _built_here
+from bitloop.boards import find_board
 from bitloop.errors import PortError, UsageError
 from bitloop.link.line.options import NAMES, Direction, LineOptions, Silence, Vanishing, port_url, split_url
 from bitloop.link.open import open_transport
@@ -105,3 +107,8 @@ def test_a_port_without_options_has_no_line_before_it():
     transport = open_transport("loop://")
     assert isinstance(transport, SerialTransport)
     transport.close()
+
+
+def test_a_board_is_known_through_the_line():
+    assert _built_here("qemu://stm32f405?rtt=1ms&icount=3&drop=1e-5") == find_board("stm32f405").port
+    assert _built_here("qemu://stm32f405?rtt=1ms&elf=a.elf") == ""

@@ -106,14 +106,14 @@ def test_nothing_overtakes_is_lost_or_early(writes, delay_s, jitter_s, key, paus
     assert line.queued_bytes == 0
 
 
-@given(st.lists(st.sampled_from([b"\0", b"\0\0", b"a", b"bcd"]), max_size=30), st.integers(0, 80))
+@given(st.lists(st.sampled_from([b"\0", b"\0\0", b"a", b"bcd"]), max_size=30), st.integers(0, 80), st.integers(0, 50))
 @settings(max_examples=100)
-def test_jitter_does_not_depend_on_the_pieces(words, cut):
+def test_jitter_does_not_depend_on_the_pieces(words, cut, key):
     data = b"".join(words)
-    lines = [PacedLine(jitter_s=1.0, key=1) for _ in range(2)]
-    lines[0].put(data, 0.0, 115200)
-    lines[1].put(data[:cut], 0.0, 115200)
-    lines[1].put(data[cut:], 0.0, 115200)
+    lines = [PacedLine(jitter_s=1.0, key=key) for _ in range(2)]
+    lines[0].put(data, 0.0, 115200, is_paced=False)
+    lines[1].put(data[:cut], 0.0, 115200, is_paced=False)
+    lines[1].put(data[cut:], 0.0, 115200, is_paced=False)
     for k in range(100):
         assert taken(lines[0], k / 90) == taken(lines[1], k / 90)
 

@@ -23,25 +23,21 @@ _ROUNDING = 1e-6  # of a byte: a byte is there at its time, though the division 
 class _Burst:
     """Bytes that follow each other without a pause, up to the end of a frame at most.
 
-    ``base_s`` is when the first would be there but for its own length; ``floor_s`` when the burst before is there:
-    nothing overtakes.
+    ``base_s`` is when the first would be there but for its own length.
     """
 
     data: bytes
     baud: int
     byte_s: float
     base_s: float
-    floor_s: float
     taken: int = 0
 
     def arrival_s(self, index: int) -> float:
         """Give when a byte is there, whole."""
-        return max(self.floor_s, self.base_s + (index + 1) * self.byte_s)
+        return self.base_s + (index + 1) * self.byte_s
 
     def arrived(self, now: float) -> int:
         """Give how many of the bytes are there."""
-        if now < self.floor_s:
-            return self.taken
         if self.byte_s == 0:
             return len(self.data) if now >= self.base_s else self.taken
         count = int((now - self.base_s) / self.byte_s + _ROUNDING)
@@ -75,7 +71,6 @@ class PacedLine:
         self._ends_frame = False
         self._free_at = -math.inf
         self._byte_s = 0.0
-        self._last_arrival_s = -math.inf
         self.queued_bytes = 0
         """Bytes put and not yet taken."""
 
@@ -98,11 +93,7 @@ class PacedLine:
             begins_at = max(self._free_at, now)
             self._free_at = begins_at + (end - start) * byte_s
             jitter_s = self._jitter_s * (draw(self._key, self._burst_number) / 2.0**64) if self._jitter_s else 0.0
-            burst = _Burst(
-                data[start:end], baud, byte_s, begins_at + self._delay_s + jitter_s, floor_s=self._last_arrival_s
-            )
-            self._last_arrival_s = burst.arrival_s(end - start - 1)
-            self._bursts.append(burst)
+            self._bursts.append(_Burst(data[start:end], baud, byte_s, begins_at + self._delay_s + jitter_s))
             start = end
         self._byte_s = byte_s
         self.queued_bytes += len(data)
@@ -117,7 +108,7 @@ class PacedLine:
         if now < self.next_at():
             return []
         while self._bursts:
-            burst = self._bursts[0]
+            burst = self._bursts[0]  # those behind it wait for it, even with less jitter: nothing overtakes
             arrived = burst.arrived(now)
             if arrived > burst.taken:
                 data = burst.data[burst.taken : arrived]
@@ -153,4 +144,4 @@ class PacedLine:
         """Lose what is under way; the line is free at once."""
         self._bursts.clear()
         self.queued_bytes = 0
-        self._free_at = self._last_arrival_s = -math.inf
+        self._free_at = -math.inf

@@ -159,7 +159,8 @@ class ShapedTransport:
             left_s = self._moments.back_at - time.monotonic()
         if gone is not None and left_s > 0:
             raise PortError(f"there is no port {self._url}: it has vanished, and comes back in {left_s:.1f} s")
-        self._stop()
+        if not self._stop():
+            raise PortError(f"{self._url} cannot be opened again: a write to its port does not come back; try again")
         broken = gone is None or gone.power or self._error is not None
         self._error = TransportError(f"the connection to {self._url} broke: the port is not open; connect again")
         if broken:
@@ -193,20 +194,24 @@ class ShapedTransport:
         self._thread = threading.Thread(target=self._play, name=f"line {self._url}", daemon=True)
         self._thread.start()
 
-    def _stop(self) -> None:
-        thread, self._thread = self._thread, None
+    def _stop(self) -> bool:
+        """End the thread; tell whether it has ended: a port may hold it in a write, for as long as that may take."""
+        thread = self._thread
         if thread is None:
-            return
+            return True
         with self._state:
             self._is_closing = True
             self._wake_for(-math.inf)
+            self._state.notify_all()
         thread.join(_JOIN_S)
         if thread.is_alive():
             logger.warning("the line's thread of %s does not end: the port holds it", self._url)
-            return
+            return False
+        self._thread = None
         for end in self._wake or ():
             end.close()
         self._wake = None
+        return True
 
     def _check(self) -> None:
         """Raise what the thread has met, a new object each time: each raise adds to its traceback."""
@@ -280,8 +285,6 @@ class ShapedTransport:
         # it is not asked for: so what is there when the change is seen has the old rate.
         before, self._baud_there = self._baud_there, self._device_baud()
         data = self._inner.read(0.0)
-        while self._baud_there != before and (more := self._inner.read(0.0)):
-            data += more
         return (data, before) if data else None
 
     def _crossed(self, direction: Direction, now: float) -> bytes:
