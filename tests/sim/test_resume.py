@@ -22,7 +22,7 @@ from bitloop import api
 from bitloop.bench import attempt
 from bitloop.bench.comparable import comparable
 from bitloop.bench.files import RunDirectory
-from bitloop.bench.journal import Sample, read_samples
+from bitloop.bench.journal import Sample, pack_pixels, read_samples
 from bitloop.bench.metrics import summarize
 from bitloop.bench.options import RunOptions
 from bitloop.bench.record import RunRecord, read_record
@@ -442,6 +442,7 @@ def test_run_wants_a_model_or_a_run(bitloop: Command) -> None:
         {"layer_ticks": [1, 2, 2**32]},
         {"host_logits": ["3f800000"] * 10},
         {"pixels": "eJwDAAAAAAE="},
+        {"pixels": pack_pixels(np.zeros((28, 28, 1), np.uint8))},
     ],
 )
 def test_a_line_that_was_changed_is_named(
@@ -515,11 +516,12 @@ def test_the_test_split_stays_in_the_vault(bitloop: Command, model_file: Path, t
     out = tmp_path / "run"
     first = ("--split", "test", "--reason", "final", "--device", "sim://native?fault=crash:after=40", "--slots", "4")
     assert bitloop("run", str(model_file), *first, "--out", str(out)).code == 6
+    assert bitloop("run", "--resume", str(out), "--device", "sim://native?fault=crash:after=45").code == 6
     assert bitloop("run", "--resume", str(out), "--device", "sim://native").code == 0
     record = read_record(out / "run.json")
     assert (record.dataset.split, record.exact.total) == ("test", 120)
-    assert [opening.reason for opening in record.vault] == ["final", "resume of: final"]
-    assert record.vault[1].count == record.vault[0].count + 1
+    assert [opening.reason for opening in record.vault] == ["final", "resume of: final", "resume of: final"]
+    assert [opening.count - record.vault[0].count for opening in record.vault] == [0, 1, 2]
 
 
 def test_python_api_resumes(bitloop: Command, models: Models, tmp_path: Path) -> None:
@@ -701,9 +703,28 @@ def test_nobody_waits_where_nobody_is_to(models: Models, drawn_images: Images, m
         run(models("mlp"), "sim://native", drawn_images, options=RunOptions(reconnect_s=-1.0))
 
 
-def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images) -> None:
+def test_a_link_that_breaks_behind_the_last_image_is_picked_up(
+    models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats, calls = Session.stats, []
+
+    def breaking(session: Session) -> dict[str, int]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise TransportError("the port has vanished")
+        return stats(session)
+
+    monkeypatch.setattr(Session, "stats", breaking)
+    record = run(models("mlp"), "sim://native", drawn_images)
+    assert [i.images for i in record.interruptions] == [120]
+    assert (record.verdict, record.exact.audited) == ("exact", 1)
+    assert record.ram.measured == record.ram.predicted
+
+
+@pytest.mark.parametrize("line", ["", "&rtt=1ms"])
+def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images, line: str) -> None:
     options = RunOptions(slots=4, reconnect_s=60.0)
-    record = run(models("mlp"), "sim://native?fault=crash:after=40", drawn_images, options=options)
+    record = run(models("mlp"), f"sim://native?fault=crash:after=40{line}", drawn_images, options=options)
     assert (record.status, record.exit_code) == ("failed", 6)
     assert record.seconds < 20
     assert record.error is not None

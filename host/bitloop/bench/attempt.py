@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 from bitloop.bench import parts
@@ -18,6 +19,7 @@ from bitloop.bench.judge import Measured
 from bitloop.bench.meter import Meter
 from bitloop.bench.options import MODES, PLACEMENT_KINDS, RunOptions, reconnect_seconds
 from bitloop.bench.record import Divergence, Failure, Interruption
+from bitloop.bench.select import sent_sha256
 from bitloop.bench.store import RunStore
 from bitloop.bench.take import count, take
 from bitloop.bench.trace import TRACED_IMAGES, find_divergence
@@ -139,6 +141,11 @@ class Attempt:
     def operations(self) -> int | None:
         """How many operations are timed, None where none is."""
         return len(self.plan.operations) if self.per_layer else None
+
+    @cached_property
+    def sent_sha256(self) -> str:
+        """The SHA-256 of all images as the device gets them."""
+        return sent_sha256(self.images)
 
     @property
     def seconds(self) -> float:

@@ -30,7 +30,6 @@ from bitloop.bench.record import (
     RunRecord,
     VaultOpening,
 )
-from bitloop.bench.select import sent_sha256
 from bitloop.data.dataset import CLASSES
 from bitloop.link.replay import is_replay
 from bitloop.spec import RunMode
@@ -110,7 +109,7 @@ def record_of(
             image_shape=attempt.model.architecture.input_shape,
             classes=CLASSES,
             pixel_bits=attempt.options.pixel_bits,
-            sent_sha256=sent_sha256(attempt.images),
+            sent_sha256=attempt.sent_sha256,
         ),
         model=model_identity(attempt.model),
         image=ImageIdentity(plan.sha256, attempt.report.device_sha256, len(plan.image), len(plan.operations)),

@@ -16,7 +16,7 @@ from bitloop.bench.files import RunDirectory
 from bitloop.bench.identity import versions
 from bitloop.bench.options import MODES, LineOptions, RunOptions, check_options
 from bitloop.bench.record import RunRecord, VaultOpening
-from bitloop.bench.select import sent_images, sent_sha256
+from bitloop.bench.select import sent_images
 from bitloop.bench.store import begun_store
 from bitloop.data.dataset import Images
 from bitloop.data.vault import Opening
@@ -108,7 +108,7 @@ def run(
                     split=images.split.value,
                     count=len(images),
                     sha256=images.sha256,
-                    sent_sha256=sent_sha256(sent),
+                    sent_sha256=attempt.sent_sha256,
                 ),
                 model_sha256=model.sha256,
                 image_sha256=attempt.plan.sha256,
