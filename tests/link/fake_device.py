@@ -19,6 +19,7 @@ UPLOAD_BEGIN, UPLOAD_DATA, UPLOAD_END = 0x10, 0x11, 0x12
 RUN_BEGIN, RUN_DATA, RUN_ACK, RUN_END, READ_ACTIVATION, STREAM_DATA = 0x20, 0x21, 0x22, 0x23, 0x24, 0x50
 HELLO, ECHO, STATS, LOG, ERROR = 0x81, 0x82, 0xB0, 0xC0, 0xFF
 UPLOAD_READY, UPLOAD_ACK, UPLOAD_DONE = 0x90, 0x91, 0x92
+UPLOAD_CODED, RUN_CODED, STREAM_CODED = 0x71, 0x72, 0x73
 RUN_READY, RUN_CREDIT, RESULT, RUN_DONE, ACTIVATION = 0xA0, 0xA1, 0xA2, 0xA3, 0xA4
 NO_MEMORY, BAD_HASH, BAD_LENGTH, BAD_TYPE, BAD_STATE, BAD_PROTOCOL, NO_MODEL, BAD_ARGUMENT, BAD_CRC = (
     -17, -5, -3, -33, -35, -37, -38, -39, -4,
@@ -393,6 +394,7 @@ class FakeTransport:
     """A bitloop transport to a :class:`FakeDevice`; ``now`` is the time that passes for both."""
 
     description = "fake://device"
+    baud = 115200
 
     def __init__(self, device: FakeDevice, faults: LineFaults | None = None, seed: int = 0) -> None:
         self.device = device

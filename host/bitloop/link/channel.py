@@ -122,7 +122,7 @@ class Channel:
         self._out.append(encoded)
         self.counters.frames_up += 1
         self.counters.bytes_up += len(encoded)
-        if message.TYPE == MessageType.STREAM_DATA:
+        if message.TYPE in (MessageType.STREAM_DATA, MessageType.STREAM_CODED):
             self.counters.streamed_bytes += len(encoded)
         return Posted(self._sequence, len(encoded))
 
