@@ -3,6 +3,7 @@
 #ifndef BL_PORT_H
 #define BL_PORT_H
 
+#include "bl_coding.h"
 #include "bl_frame.h"
 
 #ifdef __cplusplus

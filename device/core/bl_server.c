@@ -53,7 +53,7 @@ bool bl_server_expect(bl_server *server, const bl_request *request, uint16_t len
 void bl_server_log(bl_server *server, uint8_t level, const char *text, size_t length)
 {
     uint8_t *body = bl_server_body(server);
-    size_t most = server->port->body_bytes - 1u;
+    size_t most = server->port->send_body_bytes - 1u;
 
     length = length < most ? length : most;
     body[0] = level;
@@ -66,13 +66,14 @@ void bl_server_log(bl_server *server, uint8_t level, const char *text, size_t le
 static void drop_work(bl_server *server)
 {
     if (server->state == BL_SERVER_RUNNING) {
-        server->state = BL_SERVER_LOADED;
+        bl_server_stop_run(server);
     } else if (server->state == BL_SERVER_REFUSED) {
         server->state = BL_SERVER_EMPTY;
         server->upload.length = 0;
     } else if (server->state == BL_SERVER_UPLOADING) {
         server->state = BL_SERVER_EMPTY; /* what has arrived stays: an upload of the same image goes on from there */
     }
+    memset(server->code_next, 0, sizeof server->code_next);
 }
 
 static void begin_session(bl_server *server, const bl_request *request)
@@ -95,6 +96,10 @@ static void begin_session(bl_server *server, const bl_request *request)
 
 static void echo(bl_server *server, const bl_request *request)
 {
+    if (request->length > server->port->send_body_bytes) {
+        bl_server_error(server, request, BL_BAD_BODY, request->length, server->port->send_body_bytes);
+        return;
+    }
     memcpy(bl_server_body(server), request->body, request->length);
     bl_server_answer(server, request, BL_MSG_ECHO, request->length);
 }
@@ -105,14 +110,23 @@ static void dispatch(bl_server *server, const bl_request *request)
     case BL_MSG_HELLO_REQUEST: begin_session(server, request); break;
     case BL_MSG_ECHO_REQUEST: echo(server, request); break;
     case BL_MSG_UPLOAD_BEGIN: bl_server_upload_begin(server, request); break;
-    case BL_MSG_UPLOAD_DATA: bl_server_upload_data(server, request); break;
     case BL_MSG_UPLOAD_END: bl_server_upload_end(server, request); break;
     case BL_MSG_RUN_BEGIN: bl_server_run_begin(server, request); break;
-    case BL_MSG_RUN_DATA: bl_server_run_data(server, request); break;
     case BL_MSG_RUN_ACK: bl_server_run_ack(server, request); break;
     case BL_MSG_RUN_END: bl_server_run_end(server, request); break;
     case BL_MSG_READ_ACTIVATION: bl_server_read_activation(server, request); break;
-    case BL_MSG_STREAM_DATA: bl_server_stream_data(server, request); break;
+    case BL_MSG_UPLOAD_DATA:
+    case BL_MSG_UPLOAD_CODED:
+    case BL_MSG_RUN_DATA:
+    case BL_MSG_RUN_CODED:
+    case BL_MSG_STREAM_DATA:
+    case BL_MSG_STREAM_CODED: bl_server_data(server, request); break;
+    case BL_MSG_CODE_TABLE: bl_server_code_table(server, request); break;
+    case BL_MSG_TENSORS_REQUEST: bl_server_tensors(server, request); break;
+    case BL_MSG_UPLOAD_DELTA: bl_server_upload_delta(server, request); break;
+    case BL_MSG_UPLOAD_COPY: bl_server_upload_copy(server, request); break;
+    case BL_MSG_BAUD_REQUEST: bl_server_baud_request(server, request); break;
+    case BL_MSG_BAUD_COMMIT: bl_server_baud_commit(server, request); break;
     case BL_MSG_STATS_REQUEST: bl_server_send_stats(server, request); break;
     default: bl_server_error(server, request, BL_BAD_TYPE, request->type, 0); break;
     }
@@ -140,11 +154,19 @@ static void take_frame(bl_server *server)
 
 /* --- the port's side -------------------------------------------------------------------------------------------- */
 
+void bl_server_begin_decoder(bl_server *server)
+{
+    const bl_port *port = server->port;
+
+    bl_frame_decoder_init(&server->decoder, port->receive_buffer, BL_FRAME_BYTES(port->body_bytes));
+}
+
 void bl_server_init(bl_server *server, const bl_port *port)
 {
     memset(server, 0, sizeof *server);
     server->port = port;
-    bl_frame_decoder_init(&server->decoder, port->receive_buffer, BL_FRAME_BYTES(port->body_bytes));
+    bl_server_begin_decoder(server);
+    server->baud.asked = port->boot_baud;
     bl_probe_run(server->probe_results);
 }
 
@@ -172,7 +194,12 @@ bool bl_server_poll(bl_server *server)
             }
         }
     }
-    return bl_server_run_step(server) || busy;
+    bl_server_baud_poll(server, busy, frames > 0);
+    if (bl_server_run_step(server)) {
+        bl_server_baud_skip(server);
+        busy = true;
+    }
+    return busy;
 }
 
 uint64_t bl_server_extend_ticks(uint64_t *last, uint32_t now, unsigned bits)

@@ -4,6 +4,7 @@
 
 #include "bl_engine.h"
 #include "bl_port.h"
+#include "bl_ranges.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,7 +34,10 @@ typedef struct {
 typedef struct {
     uint8_t hash[BL_HASH_BYTES]; /* announced; once loaded, as computed from the arena */
     uint32_t length;             /* bytes of the image; 0: none */
-    uint32_t next;               /* bytes received */
+    uint32_t next;               /* bytes received; more lie in bl_server.beyond */
+    uint32_t base;               /* bytes of the image that a delta is made of; 0: no delta */
+    uint16_t copies;             /* of a delta, done */
+    bool written;                /* data came, so that no copy may come any more */
     bl_status status;            /* of the checks, once refused */
     uint32_t details[2];
 } bl_server_upload;
@@ -48,6 +52,7 @@ typedef struct {
     uint32_t images;
     uint32_t next;          /* position of the pixel stream */
     uint32_t limit;         /* credit: the stream's position the host may send up to */
+    uint32_t told;          /* the limit that the host was last told */
     uint32_t computed;      /* images computed, sent and acknowledged: acknowledged <= sent <= computed */
     uint32_t sent;
     uint32_t acknowledged;
@@ -66,6 +71,16 @@ typedef struct {
     bool busy;       /* a batch is under way */
 } bl_server_stream;
 
+/* The line's rate (docs/protocol.md, "Rate"), where the port can change it. */
+typedef struct {
+    uint32_t asked;      /* the rate as the host, or the port at boot, named it */
+    uint32_t polled_ms;  /* when the two below were brought up to date */
+    uint16_t silent_ms;  /* since the last good frame, without the time of computing */
+    uint16_t noise_ms;   /* since the first byte behind that */
+    bool noise;          /* there was such a byte */
+    bool committed;
+} bl_server_baud;
+
 /* All state of a device: the core's own, but for the probe's results, which a port may look at. */
 typedef struct {
     const bl_port *port;
@@ -78,6 +93,9 @@ typedef struct {
     bl_image_header header; /* of the loaded image */
     bl_server_run run;
     bl_server_stream stream;
+    bl_ranges beyond;       /* received behind a gap: of the upload, else the run's pixels, else the weights: one at a time */
+    uint8_t code_next[2];   /* bytes of each table of codes that are here; BL_CODE_LENGTHS_BYTES: it was made */
+    bl_server_baud baud;
     bl_server_stats stats;
     uint64_t layer_ticks;   /* when the last layer ended, while an image is computed */
     uint8_t *layer_record;  /* where its ticks go; NULL when they are not asked for */

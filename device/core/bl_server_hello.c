@@ -28,7 +28,7 @@ static uint8_t *field(fields *f, uint8_t tag, uint8_t length)
 {
     uint8_t *at;
 
-    if ((uint32_t)f->used + FIELD_HEADER_BYTES + length > f->server->port->body_bytes) {
+    if ((uint32_t)f->used + FIELD_HEADER_BYTES + length > f->server->port->send_body_bytes) {
         end_part(f);
     }
     at = bl_server_body(f->server) + f->used;
@@ -74,7 +74,8 @@ static void field_const(fields *f, uint8_t tag, const uint8_t *bytes, uint8_t le
 
 static uint32_t capabilities(const bl_port *port)
 {
-    uint32_t bits = BL_CAP_LAYER_TICKS | BL_CAP_ACTIVATIONS | BL_CAP_THROUGHPUT | BL_CAP_STREAMED_WEIGHTS;
+    uint32_t bits = BL_CAP_LAYER_TICKS | BL_CAP_ACTIVATIONS | BL_CAP_THROUGHPUT | BL_CAP_STREAMED_WEIGHTS |
+                    BL_CAP_DELTA_UPLOAD;
 
     return port->stack_peak != NULL ? bits | BL_CAP_STACK_PEAK : bits;
 }
@@ -136,7 +137,7 @@ static void write_fields(fields *f)
     field_u8(f, BL_HELLO_TABLE_BITS, port->table_bits);
     field_u8(f, BL_HELLO_RESET_CAUSE, port->reset_cause);
     field_u32(f, BL_HELLO_BOOT_COUNT, port->boot_count);
-    if (server->state == BL_SERVER_LOADED || server->state == BL_SERVER_RUNNING) {
+    if (bl_server_has_image(server)) {
         memcpy(field(f, BL_HELLO_IMAGE_HASH, BL_HASH_BYTES), server->upload.hash, BL_HASH_BYTES);
     }
     field_u32(f, BL_HELLO_STATIC_BYTES, port->static_bytes);
@@ -144,6 +145,14 @@ static void write_fields(fields *f)
     bl_store_u16(at, BL_MAX_LAYERS);
     bl_store_u16(at + 2, BL_MAX_TENSORS);
     field_u8(f, BL_HELLO_SIMULATED, port->simulated ? 1 : 0);
+    bl_store_u16(field(f, BL_HELLO_SEND_BODY_BYTES, 2), port->send_body_bytes);
+    field_u8(f, BL_HELLO_CODINGS, port->code_tables != NULL ? BL_CODING_RUNS | BL_CODING_CODES : BL_CODING_RUNS);
+    field_u8(f, BL_HELLO_RANGES, BL_RANGES);
+    if (port->nearest_baud != NULL) {
+        at = field(f, BL_HELLO_BAUD, 8);
+        bl_store_u32(at, bl_server_baud_now(server));
+        bl_store_u32(at + 4, port->max_baud);
+    }
     end_part(f);
 }
 
@@ -174,7 +183,7 @@ static void stats_field(const bl_server *server, uint16_t *used, uint8_t tag, ui
 {
     uint8_t *at = bl_server_body(server) + *used;
 
-    if ((uint32_t)*used + 6u <= server->port->body_bytes) {
+    if ((uint32_t)*used + 6u <= server->port->send_body_bytes) {
         at[0] = tag;
         at[1] = 4;
         bl_store_u32(at + 2, value);

@@ -4,39 +4,49 @@ enum { RESULT_HEADER_BYTES = 6, ACTIVATION_HEADER_BYTES = 8 };
 
 /* --- slots and credit ------------------------------------------------------------------------------------------- */
 
-/* Let the host send as far as slots are free. In timing mode only when none is in use, so that the line stays quiet
- * until every result of the batch has been acknowledged. */
+/* Let the host send as far as slots are free. In throughput mode those whose images were computed are. In timing mode all
+ * are at once, when every result of the batch has been acknowledged, so that the line stays quiet until then. */
 static void grant(bl_server *server)
 {
     bl_server_run *run = &server->run;
-    uint32_t until = run->images - run->acknowledged;
+    uint32_t until = run->images - run->computed;
 
     if (run->mode == BL_MODE_TIMING && run->acknowledged * server->header.pixels != run->limit) {
         return;
     }
-    until = run->acknowledged + (until < run->slots ? until : run->slots);
+    until = run->computed + (until < run->slots ? until : run->slots);
     run->limit = until * server->header.pixels;
 }
 
-uint16_t bl_server_write_credit(const bl_server *server)
+void bl_server_send_credit(bl_server *server, const bl_request *request)
 {
     uint8_t *body = bl_server_body(server);
+    const uint16_t length = bl_server_write_ranges(server, bl_server_credit_bytes(server));
 
+    server->run.told = server->run.limit;
     bl_store_u32(body, server->run.next);
     bl_store_u32(body + 4, server->run.limit);
     bl_store_u32(body + 8, server->run.computed);
-    if (server->header.streamed == 0) {
-        return 12;
+    if (server->header.streamed != 0) {
+        bl_store_u32(body + 12, server->stream.pass);
+        bl_store_u32(body + 16, server->stream.next);
+        bl_store_u32(body + 20, server->stream.limit);
     }
-    bl_store_u32(body + 12, server->stream.pass);
-    bl_store_u32(body + 16, server->stream.next);
-    bl_store_u32(body + 20, server->stream.limit);
-    return 24;
+    if (request != NULL) {
+        bl_server_answer(server, request, BL_MSG_RUN_CREDIT, length);
+    } else {
+        bl_server_event(server, BL_MSG_RUN_CREDIT, length);
+    }
 }
 
-static void answer_credit(bl_server *server, const bl_request *request)
+/* Tell of credit that the host does not wait for, but not with each image: half of the slots make one frame. */
+static void tell_credit(bl_server *server)
 {
-    bl_server_answer(server, request, BL_MSG_RUN_CREDIT, bl_server_write_credit(server));
+    const bl_server_run *run = &server->run;
+
+    if ((run->limit - run->told) / server->header.pixels >= (run->slots + 1u) / 2u) {
+        bl_server_send_credit(server, NULL);
+    }
 }
 
 bool bl_server_expect_running(bl_server *server, const bl_request *request)
@@ -62,7 +72,7 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
     if (!bl_server_expect(server, request, 8)) {
         return;
     }
-    if (server->state != BL_SERVER_LOADED && server->state != BL_SERVER_RUNNING) {
+    if (!bl_server_has_image(server)) {
         bl_server_error(server, request, BL_NO_MODEL, 0, 0);
         return;
     }
@@ -84,7 +94,7 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
         bl_server_error(server, request, BL_BAD_ARGUMENT, 4, 0);
         return;
     }
-    server->state = BL_SERVER_LOADED;
+    bl_server_stop_run(server);
     memset(run, 0, sizeof *run);
     memset(&server->stream, 0, sizeof server->stream);
     run->mode = request->body[0];
@@ -94,12 +104,13 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
     run->slots = run->stops ? 1 : header->slots;
     run->images = images;
     record = BL_RECORD_HEADER_BYTES + (bl_server_sends_logits(run) ? 4u * header->logits : 0) + 4u * bl_server_timed_layers(run);
-    if (record > server->port->body_bytes - (uint32_t)RESULT_HEADER_BYTES) {
+    if (record > server->port->send_body_bytes - (uint32_t)RESULT_HEADER_BYTES) {
         bl_server_error(server, request, BL_BAD_ARGUMENT, 1, record);
         return;
     }
     run->record_bytes = (uint16_t)record;
     grant(server);
+    run->told = run->limit;
     server->state = BL_SERVER_RUNNING;
     bl_store_u16(body, run->slots);
     bl_store_u16(body + 2, run->record_bytes);
@@ -107,51 +118,10 @@ void bl_server_run_begin(bl_server *server, const bl_request *request)
     bl_server_answer(server, request, BL_MSG_RUN_READY, 8);
 }
 
-/* Copy a piece of the pixel stream into the slots it belongs to. */
-static void store_pixels(bl_server *server, const uint8_t *data, uint32_t count)
+void bl_server_stop_run(bl_server *server)
 {
-    const uint32_t pixels = server->header.pixels;
-    bl_server_run *run = &server->run;
-
-    while (count > 0) {
-        uint32_t within = run->next % pixels;
-        uint32_t piece = pixels - within < count ? pixels - within : count;
-        memcpy(bl_server_slot_at(server, run->next / pixels) + within, data, piece);
-        run->next += piece;
-        data += piece;
-        count -= piece;
-    }
-}
-
-void bl_server_run_data(bl_server *server, const bl_request *request)
-{
-    bl_server_run *run = &server->run;
-    uint32_t total;
-    uint32_t offset;
-    uint32_t count;
-
-    if (request->length < 4) {
-        bl_server_error(server, request, BL_BAD_BODY, request->length, 4);
-        return;
-    }
-    if (!bl_server_expect_running(server, request)) {
-        return;
-    }
-    total = run->images * server->header.pixels;
-    offset = bl_load_u32(request->body);
-    count = request->length - 4u;
-    if (offset > total || count > total - offset) {
-        bl_server_error(server, request, BL_BAD_OFFSET, offset, total);
-        return;
-    }
-    /* As in an upload; bytes beyond the credit have no slot and are ignored. */
-    if (offset <= run->next && offset + count > run->next) {
-        uint32_t known = run->next - offset;
-        uint32_t fresh = count - known;
-        uint32_t room = run->limit - run->next;
-        store_pixels(server, request->body + 4 + known, fresh < room ? fresh : room);
-    }
-    answer_credit(server, request);
+    server->state = BL_SERVER_LOADED;
+    memset(&server->beyond, 0, sizeof server->beyond);
 }
 
 void bl_server_run_ack(bl_server *server, const bl_request *request)
@@ -178,7 +148,7 @@ void bl_server_run_ack(bl_server *server, const bl_request *request)
         run->sent = run->acknowledged;
     }
     grant(server);
-    answer_credit(server, request);
+    bl_server_send_credit(server, request);
 }
 
 void bl_server_run_end(bl_server *server, const bl_request *request)
@@ -186,13 +156,11 @@ void bl_server_run_end(bl_server *server, const bl_request *request)
     if (!bl_server_expect(server, request, 0)) {
         return;
     }
-    if (server->state == BL_SERVER_RUNNING) {
-        server->state = BL_SERVER_LOADED;
-    }
-    if (server->state != BL_SERVER_LOADED) {
+    if (!bl_server_has_image(server)) {
         bl_server_error(server, request, BL_NO_MODEL, 0, 0);
         return;
     }
+    bl_server_stop_run(server);
     bl_store_u32(bl_server_body(server), server->run.computed);
     bl_server_answer(server, request, BL_MSG_RUN_DONE, 4);
 }
@@ -206,7 +174,7 @@ void bl_server_read_activation(bl_server *server, const bl_request *request)
     uint32_t total;
     uint32_t offset;
     uint32_t count;
-    uint32_t room = server->port->body_bytes - (uint32_t)ACTIVATION_HEADER_BYTES;
+    uint32_t room = server->port->send_body_bytes - (uint32_t)ACTIVATION_HEADER_BYTES;
 
     if (!bl_server_expect(server, request, 6) || !bl_server_expect_running(server, request)) {
         return;
@@ -278,10 +246,10 @@ bool bl_server_run_step(bl_server *server)
         ready = run->next == run->limit && run->computed * server->header.pixels < run->limit;
         pending = run->computed * server->header.pixels == run->limit ? run->computed - run->sent : 0;
     } else {
-        ready = run->computed < run->next / server->header.pixels;
+        ready = run->computed < run->next / server->header.pixels && run->computed - run->acknowledged < run->slots;
         pending = run->computed - run->sent;
     }
-    most = (server->port->body_bytes - (uint32_t)RESULT_HEADER_BYTES) / run->record_bytes;
+    most = (server->port->send_body_bytes - (uint32_t)RESULT_HEADER_BYTES) / run->record_bytes;
     most = most < 255 ? most : 255;
     /* While there are images to compute, results wait until a frame or half of the slots is full. */
     if (ready && pending < most && 2u * pending < run->slots) {
@@ -289,6 +257,10 @@ bool bl_server_run_step(bl_server *server)
             return bl_server_stream_step(server);
         }
         bl_server_compute(server);
+        if (run->mode == BL_MODE_THROUGHPUT) {
+            grant(server);
+            tell_credit(server);
+        }
         return true;
     }
     if (pending > 0) {

@@ -17,7 +17,7 @@ static void want_chunk(bl_server *server)
     read_weights(server, &layer, &weights);
     stream->begin = stream->next;
     stream->limit = stream->next + bl_image_take_chunk(&weights, stream->column);
-    bl_server_event(server, BL_MSG_RUN_CREDIT, bl_server_write_credit(server));
+    bl_server_send_credit(server, NULL);
 }
 
 static bool is_streamed(const bl_server *server)
@@ -115,8 +115,16 @@ bool bl_server_stream_step(bl_server *server)
     return true;
 }
 
-/* The chunk is here: is it what the image says? */
-static bl_status check_chunk(bl_server *server, uint32_t details[2])
+uint8_t *bl_server_chunk(const bl_server *server)
+{
+    bl_image_layer layer;
+    bl_image_tensor weights;
+
+    read_weights(server, &layer, &weights);
+    return server->port->arena + weights.data;
+}
+
+bl_status bl_server_check_chunk(bl_server *server, uint32_t details[2])
 {
     bl_server_stream *stream = &server->stream;
     const uint8_t *data;
@@ -143,53 +151,4 @@ static bl_status check_chunk(bl_server *server, uint32_t details[2])
         return BL_BAD_CRC;
     }
     return BL_OK;
-}
-
-static bl_status take_weights(bl_server *server, const uint8_t *data, uint32_t count, uint32_t details[2])
-{
-    bl_server_stream *stream = &server->stream;
-    uint32_t room = stream->limit - stream->next;
-    bl_image_layer layer;
-    bl_image_tensor weights;
-
-    if (room == 0) {
-        return BL_OK;
-    }
-    count = count < room ? count : room;
-    read_weights(server, &layer, &weights);
-    memcpy(server->port->arena + weights.data + (stream->next - stream->begin), data, count);
-    stream->next += count;
-    return count == room ? check_chunk(server, details) : BL_OK;
-}
-
-void bl_server_stream_data(bl_server *server, const bl_request *request)
-{
-    bl_server_stream *stream = &server->stream;
-    uint32_t offset;
-    uint32_t count;
-
-    if (request->length < 8) {
-        bl_server_error(server, request, BL_BAD_BODY, request->length, 8);
-        return;
-    }
-    if (!bl_server_expect_running(server, request)) {
-        return;
-    }
-    offset = bl_load_u32(request->body + 4);
-    count = request->length - 8u;
-    if (offset > server->header.streamed || count > server->header.streamed - offset) {
-        bl_server_error(server, request, BL_BAD_OFFSET, offset, server->header.streamed);
-        return;
-    }
-    if (bl_load_u32(request->body) == stream->pass && offset <= stream->next && offset + count > stream->next) {
-        uint32_t known = stream->next - offset;
-        uint32_t details[2];
-        bl_status status = take_weights(server, request->body + 8 + known, count - known, details);
-        if (status != BL_OK) {
-            server->state = BL_SERVER_LOADED;
-            bl_server_error(server, request, status, details[0], details[1]);
-            return;
-        }
-    }
-    bl_server_answer(server, request, BL_MSG_RUN_CREDIT, bl_server_write_credit(server));
 }

@@ -2,86 +2,71 @@
 
 #include "bl_sha256.h"
 
-static void answer_ready(bl_server *server, const bl_request *request, uint8_t type)
+void bl_server_answer_upload(bl_server *server, const bl_request *request, uint8_t type, uint16_t used)
 {
-    uint8_t *body = bl_server_body(server);
+    uint8_t *body = bl_server_body(server) + used;
 
     bl_store_u32(body, server->upload.next);
     bl_store_u32(body + 4, server->upload.length);
-    bl_server_answer(server, request, type, 8);
+    bl_server_answer(server, request, type, bl_server_write_ranges(server, (uint16_t)(used + 8u)));
+}
+
+bool bl_server_expect_memory(bl_server *server, const bl_request *request)
+{
+    const uint32_t there = server->port->arena_bytes;
+    const uint32_t length = bl_load_u32(request->body);
+    const uint32_t arena_bytes = bl_load_u32(request->body + 4);
+
+    if (length > there || arena_bytes > there) {
+        bl_server_error(server, request, BL_NO_MEMORY, length > arena_bytes ? length : arena_bytes, there);
+        return false;
+    }
+    if (length < BL_IMAGE_HEADER_BYTES + BL_IMAGE_CRC_BYTES || length > BL_MAX_IMAGE_BYTES) {
+        bl_server_error(server, request, BL_BAD_ARGUMENT, 0, 0);
+        return false;
+    }
+    if (arena_bytes < length) {
+        bl_server_error(server, request, BL_BAD_ARGUMENT, 4, 0);
+        return false;
+    }
+    return true;
+}
+
+bool bl_server_is_upload_of(const bl_server *server, const bl_request *request)
+{
+    return server->state != BL_SERVER_REFUSED && server->upload.length == bl_load_u32(request->body) &&
+           memcmp(server->upload.hash, request->body + 8, BL_HASH_BYTES) == 0;
+}
+
+void bl_server_restart_upload(bl_server *server, const bl_request *request)
+{
+    bl_server_upload *upload = &server->upload;
+
+    memset(upload, 0, sizeof *upload);
+    memcpy(upload->hash, request->body + 8, BL_HASH_BYTES);
+    upload->length = bl_load_u32(request->body);
+    memset(&server->run, 0, sizeof server->run);
+    memset(&server->beyond, 0, sizeof server->beyond);
+    server->state = BL_SERVER_UPLOADING;
 }
 
 void bl_server_upload_begin(bl_server *server, const bl_request *request)
 {
     const bl_port *port = server->port;
-    bl_server_upload *upload = &server->upload;
-    const uint8_t *hash = request->body + 8;
-    uint32_t length;
-    uint32_t arena_bytes;
 
-    if (!bl_server_expect(server, request, 8 + BL_HASH_BYTES)) {
+    if (!bl_server_expect(server, request, 8 + BL_HASH_BYTES) || !bl_server_expect_memory(server, request)) {
         return;
     }
-    length = bl_load_u32(request->body);
-    arena_bytes = bl_load_u32(request->body + 4);
-    if (length > port->arena_bytes || arena_bytes > port->arena_bytes) {
-        bl_server_error(server, request, BL_NO_MEMORY, length > arena_bytes ? length : arena_bytes, port->arena_bytes);
-        return;
-    }
-    if (length < BL_IMAGE_HEADER_BYTES + BL_IMAGE_CRC_BYTES || length > BL_MAX_IMAGE_BYTES) {
-        bl_server_error(server, request, BL_BAD_ARGUMENT, 0, 0);
-        return;
-    }
-    if (arena_bytes < length) {
-        bl_server_error(server, request, BL_BAD_ARGUMENT, 4, 0);
-        return;
-    }
-    if (server->state != BL_SERVER_REFUSED && upload->length == length &&
-        memcmp(upload->hash, hash, BL_HASH_BYTES) == 0) {
-        if (server->state == BL_SERVER_LOADED || server->state == BL_SERVER_RUNNING) {
-            server->state = BL_SERVER_LOADED;
-        } else {
-            server->state = BL_SERVER_UPLOADING;
-        }
-    } else {
+    if (!bl_server_is_upload_of(server, request)) {
         memset(port->arena, BL_SERVER_PAINT, port->arena_bytes);
         server->painted = true;
-        memcpy(upload->hash, hash, BL_HASH_BYTES);
-        upload->length = length;
-        upload->next = 0;
-        memset(&server->run, 0, sizeof server->run);
+        bl_server_restart_upload(server, request);
+    } else if (server->state == BL_SERVER_RUNNING) {
+        bl_server_stop_run(server);
+    } else if (server->state == BL_SERVER_EMPTY) {
         server->state = BL_SERVER_UPLOADING;
     }
-    answer_ready(server, request, BL_MSG_UPLOAD_READY);
-}
-
-void bl_server_upload_data(bl_server *server, const bl_request *request)
-{
-    bl_server_upload *upload = &server->upload;
-    uint32_t offset;
-    uint32_t count;
-
-    if (request->length < 4) {
-        bl_server_error(server, request, BL_BAD_BODY, request->length, 4);
-        return;
-    }
-    if (server->state == BL_SERVER_EMPTY || server->state == BL_SERVER_REFUSED) {
-        bl_server_error(server, request, BL_BAD_STATE, server->state, 0);
-        return;
-    }
-    offset = bl_load_u32(request->body);
-    count = request->length - 4u;
-    if (offset > upload->length || count > upload->length - offset) {
-        bl_server_error(server, request, BL_BAD_OFFSET, offset, upload->length);
-        return;
-    }
-    /* Bytes that are here already are passed over; a gap waits for what is missing. Once loaded, next is the length. */
-    if (offset <= upload->next && offset + count > upload->next) {
-        uint32_t known = upload->next - offset;
-        memcpy(server->port->arena + upload->next, request->body + 4 + known, count - known);
-        upload->next += count - known;
-    }
-    answer_ready(server, request, BL_MSG_UPLOAD_ACK);
+    bl_server_answer_upload(server, request, BL_MSG_UPLOAD_READY, 0);
 }
 
 /* The SHA-256 of what lies in the arena, then every field of it. */
@@ -123,6 +108,11 @@ void bl_server_upload_end(bl_server *server, const bl_request *request)
         }
         upload->status = check(server);
         if (upload->status == BL_OK) {
+            /* What is left of a delta's base lies where nothing was written for this image. */
+            if (upload->base > upload->length) {
+                memset(port->arena + upload->length, BL_SERVER_PAINT, upload->base - upload->length);
+            }
+            upload->base = 0;
             bl_image_read_header(port->arena, &server->header);
             server->state = BL_SERVER_LOADED;
             if (port->image_loaded != NULL) {

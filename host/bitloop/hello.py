@@ -219,6 +219,7 @@ class DeviceInfo:
             probe_results=results,
             arena_bytes=arena_bytes,
             body_bytes=body_bytes,
+            send_body_bytes=body_bytes,
             window_bytes=window_bytes,
             capabilities=Capability.LAYER_TICKS
             | Capability.ACTIVATIONS

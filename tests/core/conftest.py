@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import socket
@@ -11,10 +12,16 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests are collected with importmode=importlib
+
+from board import Board, compile_board
 
 from bitloop import spec
 from bitloop.native import simulator_binary
@@ -350,3 +357,23 @@ def start_device() -> Iterator[Callable[..., Device]]:
 def cobs() -> SimpleNamespace:
     """COBS by the paper: encode, decode."""
     return SimpleNamespace(encode=cobs_encode, decode=cobs_decode)
+
+
+@pytest.fixture(scope="session")
+def board_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The core with a board of the tests' own."""
+    return compile_board(tmp_path_factory.mktemp("board"))
+
+
+@pytest.fixture
+def start_board(board_library: ctypes.CDLL, cobs: SimpleNamespace) -> Iterator[Callable[..., Board]]:
+    """Give a function that starts a board; all are freed afterwards."""
+    boards: list[Board] = []
+
+    def start(library: ctypes.CDLL = board_library, **options: Any) -> Board:
+        boards.append(Board(library, cobs, **options))
+        return boards[-1].hello()
+
+    yield start
+    for board in boards:
+        board.close()

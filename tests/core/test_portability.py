@@ -58,6 +58,7 @@ def test_for_small_boards(command: list[str], tmp_path: Path) -> None:
         (tmp_path / "string.h").write_text(
             "#include <stddef.h>\n"
             "void *memcpy(void *, const void *, size_t);\n"
+            "void *memmove(void *, const void *, size_t);\n"
             "void *memset(void *, int, size_t);\n"
             "int memcmp(const void *, const void *, size_t);\n"
         )

@@ -205,6 +205,7 @@ void arduino_start(bl_port *port)
     port->receive_buffer = receive_buffer;
     port->send_buffer = send_buffer;
     port->body_bytes = BL_BODY_BYTES;
+    port->send_body_bytes = BL_BODY_BYTES;
     port->window_bytes = SERIAL_RX_BUFFER_SIZE - 1;
     port->static_bytes = (uint32_t)(__heap_start - __data_start);
     port->isa = isa;

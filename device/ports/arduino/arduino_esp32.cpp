@@ -152,6 +152,7 @@ void arduino_start(bl_port *port)
     port->receive_buffer = receive_buffer;
     port->send_buffer = send_buffer;
     port->body_bytes = BODY_BYTES;
+    port->send_body_bytes = BODY_BYTES;
     port->window_bytes = (ring_bytes >= RING_BYTES ? RING_BYTES : DEFAULT_RING_BYTES) - 1;
     port->static_bytes = (uint32_t)(_data_end - _data_start) + (uint32_t)(_bss_end - _bss_start);
     port->pixel_table = bl_pixel_table;

@@ -80,6 +80,7 @@ void arduino_start(bl_port *port)
     port->receive_buffer = receive_buffer;
     port->send_buffer = send_buffer;
     port->body_bytes = BL_BODY_BYTES;
+    port->send_body_bytes = BL_BODY_BYTES;
     port->window_bytes = BL_RING_BYTES - 1;
     port->isa = isa;
 #if defined(F_CPU)

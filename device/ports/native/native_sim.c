@@ -296,14 +296,15 @@ static bool allocate(simulator *s)
     /* Rounded up, so that painting and the last slot may use every byte of a 4-byte aligned arena. */
     p->arena = malloc(bl_align4(p->arena_bytes) + 4u);
     p->receive_buffer = malloc(BL_FRAME_BYTES(p->body_bytes));
-    p->send_buffer = malloc(BL_FRAME_BYTES(p->body_bytes));
+    p->send_buffer = malloc(BL_FRAME_BYTES(p->send_body_bytes));
+    p->code_tables = malloc(BL_CODE_TABLES_BYTES);
     s->tap = malloc(BL_FRAME_BYTES(p->body_bytes));
     s->input_capacity = p->window_bytes;
     s->input = malloc(s->input_capacity);
     s->output_capacity = BL_FRAME_ENCODED_BYTES(BL_FRAME_BYTES(p->body_bytes));
     s->output = malloc(s->output_capacity);
     p->static_bytes = (uint32_t)(sizeof *s + 3u * BL_FRAME_BYTES(p->body_bytes) + s->input_capacity + s->output_capacity);
-    return p->arena && p->receive_buffer && p->send_buffer && s->tap && s->input && s->output;
+    return p->arena && p->receive_buffer && p->send_buffer && p->code_tables && s->tap && s->input && s->output;
 }
 
 static void fill_port(simulator *s)
@@ -344,6 +345,7 @@ int main(int argc, char **argv)
     s.port.board = options.board;
     s.port.arena_bytes = options.arena_bytes;
     s.port.body_bytes = options.body_bytes;
+    s.port.send_body_bytes = options.body_bytes;
     s.port.window_bytes = options.window_bytes;
     s.port.boot_count = options.boot_count;
     fill_port(&s);

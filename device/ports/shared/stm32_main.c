@@ -119,6 +119,7 @@ static void fill_port(void)
     port.receive_buffer = receive_buffer;
     port.send_buffer = send_buffer;
     port.body_bytes = BOARD_BODY_BYTES;
+    port.send_body_bytes = BOARD_BODY_BYTES;
     port.window_bytes = BOARD_RING_BYTES - 1u;
     port.static_bytes = (uint32_t)(__bl_static_end - __bl_static_start);
     port.pixel_table = bl_pixel_table;
