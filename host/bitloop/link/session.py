@@ -19,6 +19,7 @@ from bitloop import spec
 from bitloop.errors import BitloopError, DeviceError, DeviceTimeoutError, LinkError, ProtocolError, UsageError
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
+from bitloop.link.baud import Rate
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
 from bitloop.link.coding import Coder, choose_pixels, choose_weights
 from bitloop.link.handshake import say_hello
@@ -51,6 +52,7 @@ class Session:
         on_log: Gets level (:class:`bitloop.spec.LogLevel`) and text of each line the device logs.
         on_raw: Gets bytes outside of frames: banners, panics.
         clock: Seconds that never go back.
+        max_baud: Most bits a second that the line may be brought to; None or 0 leaves its rate alone.
 
     Raises:
         PortError: The port cannot be opened.
@@ -68,12 +70,14 @@ class Session:
         on_log: LogCallback | None = None,
         on_raw: RawCallback | None = None,
         clock: Clock = time.monotonic,
+        max_baud: int | None = None,
     ) -> None:
         self.info: DeviceInfo | None = None
         self._given_timing = timing
         self._timing = timing or Timing()
         self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
         self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
+        self._rate = Rate(self._channel, max_baud or 0)
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
         self._weights_coder: Coder | None = None
@@ -100,8 +104,15 @@ class Session:
         """The port's name."""
         return self._transport.description
 
+    @property
+    def baud(self) -> int:
+        """The line's rate now, in bits a second; 0 if it has none."""
+        return self._channel.baud
+
     def connect(self) -> DeviceInfo:
         """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
+
+        It begins at the rate at which the port was opened, then goes as high as line, device and ``max_baud`` allow.
 
         Raises:
             DeviceTimeoutError: Nothing was answered.
@@ -110,12 +121,13 @@ class Session:
         self._ready(connected=False)
         self._shape = None
         self._channel.session = secrets.randbelow(0xFFFF) + 1
-        info = self._hello(self._timing.connect_timeout_s)
+        info = self._hello(self._rate.patience_s(self._timing.connect_timeout_s))
         self._channel.decoder.limit(info.longest_sent)
         if self._given_timing is None and info.timer_unit == TimerUnit.HOST_NANOSECONDS:
             self._timing = dataclasses.replace(self._timing, image_timeout_s=_NATIVE_IMAGE_TIMEOUT_S)
         self.info = info
         logger.info("%s: %s, firmware %s", self.description, info.board, info.firmware_version)
+        self._rate.settle(info, self._timing)
         return info
 
     def recover(self, timeout_s: float) -> DeviceInfo:
@@ -306,7 +318,7 @@ class Session:
 
     def _hello(self, timeout_s: float) -> DeviceInfo:
         """Ask the device who it is; add what it cannot know, that it is emulated."""
-        info = say_hello(self._channel, timeout_s=timeout_s)
+        info = say_hello(self._channel, timeout_s=timeout_s, other_baud=self._rate.reached_baud)
         emulation: Emulation | None = getattr(self._transport, "emulation", None)
         if emulation is None:
             return info
@@ -320,6 +332,8 @@ class Session:
             if connected:
                 raise UsageError("the session is not connected; call connect() first")
             return DeviceInfo()
+        if connected:
+            self._rate.keep(self.info, self._timing)
         return self.info
 
     def _leave_run(self) -> None:
@@ -446,7 +460,7 @@ class Session:
         """Ask for a hello; give False if it came and shows no restart, True if none came."""
         before = self.info
         try:
-            after = self._hello(_DIAGNOSIS_S)
+            after = self._hello(self._rate.patience_s(_DIAGNOSIS_S))
         except BitloopError as second:
             logger.info("no hello after %s: %s", error, second)
             return True
