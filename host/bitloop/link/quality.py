@@ -27,18 +27,26 @@ class LineQuality:
     """Measured over the streams of a session.
 
     Args:
-        baud: The line's rate in bits a second, to begin with.
+        baud: The line's rate in bits a second, to begin with; 0: it has none.
     """
 
     def __init__(self, baud: int = DEFAULT_BAUD) -> None:
-        self._byte_s = _LINE_BITS / max(baud, 1)
+        self._baud = -1
+        self.at_rate(baud)
+        self._loss_interval = math.inf  # mean of encoded bytes between losses
+        self._clean_bytes = 0
+        self._in_loss = False
+
+    def at_rate(self, baud: int) -> None:
+        """Begin to measure time anew if the line has another rate than before."""
+        if baud == self._baud:
+            return
+        self._baud = baud
+        self._byte_s = _LINE_BITS / baud if baud > 0 else 0.0
         self._busy_bytes = 0
         self._busy_s = 0.0
         self._srtt_s: float | None = None
         self._rttvar_s = 0.0
-        self._loss_interval = math.inf  # mean of encoded bytes between losses
-        self._clean_bytes = 0
-        self._in_loss = False
 
     # --- damage ---
 

@@ -208,6 +208,8 @@ class Run:
         quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage)
         batch: list[Result] = []
         progress = wants_weights = False
+        if waiting:
+            self._channel.explain(quiet_s)
         frames = self._channel.receive(self._overdue_s(waiting, quiet_s))
         for frame in frames:
             if frame.type == MessageType.RESULT:

@@ -81,7 +81,7 @@ class Session:
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
         self._weights_coder: Coder | None = None
-        self._quality = LineQuality(self._transport.baud)
+        self._quality = LineQuality(self._channel.baud)
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False

@@ -60,6 +60,7 @@ class Window:
         self._flights: deque[Flight] = deque()
         self._under_way_bytes = 0
         self._heard_at = channel.clock()
+        quality.at_rate(channel.baud)
 
     def add_stream(self) -> int:
         """Give a number for a stream that takes part."""
