@@ -23,24 +23,44 @@ def send_table(channel: Channel, info: DeviceInfo, coder: Coder | None, table: C
     """
     if coder is None or coder.table is None:
         return
-    lengths = coder.table
-    room = info.body_bytes - messages.CodeTable.LAYOUT.size
-    offset = 0
-    while offset < spec.CODE_LENGTHS_BYTES:
-        piece = lengths[offset : offset + room]
-        ready, _ = channel.request(
-            messages.CodeTable(table, offset, piece),
+    sender = _TableSender(channel, info, table, timing)
+    if not sender.send(coder.table):
+        sender.begin_anew(coder.table)
+        if not sender.send(coder.table):
+            raise ProtocolError(
+                f"the device takes other pieces of the table of codes {int(table)} than it was sent; its firmware is "
+                "faulty"
+            )
+
+
+class _TableSender:
+    def __init__(self, channel: Channel, info: DeviceInfo, table: CodeTable, timing: Timing) -> None:
+        self._channel = channel
+        self._room = info.body_bytes - messages.CodeTable.LAYOUT.size
+        self._table = table
+        self._timing = timing
+
+    def send(self, lengths: bytes) -> bool:
+        """Send all pieces; give False if the device has kept another table that begins alike."""
+        for offset in range(0, len(lengths), self._room):
+            piece = lengths[offset : offset + self._room]
+            if self._request(offset, piece) != offset + len(piece):
+                return False
+        return True
+
+    def begin_anew(self, lengths: bytes) -> None:
+        """Send a piece that no table of ours begins with: a piece that is there already does not begin a new table."""
+        self._request(0, bytes((lengths[0] ^ 1,)))
+
+    def _request(self, offset: int, piece: bytes) -> int:
+        ready, _ = self._channel.request(
+            messages.CodeTable(self._table, offset, piece),
             messages.CodeReady,
-            timeout_s=timing.timeout_s,
-            retry_s=timing.retry_s,
+            timeout_s=self._timing.timeout_s,
+            retry_s=self._timing.retry_s,
             doing="sending a table of codes",
         )
-        offset += len(piece)
-        if (ready.table, ready.next) != (table, offset):
-            raise ProtocolError(
-                f"the device has byte {ready.next} of table {ready.table}, {offset} bytes of table {int(table)} were "
-                "sent; its firmware is faulty"
-            )
+        return ready.next if ready.table == self._table else -1
 
 
 def worth_its_table(coder: Coder | None, left: int, total: int) -> bool:
