@@ -275,7 +275,7 @@ def test_other_weights_than_the_image_s_are_refused(models: Models, drawn_images
         data[700] ^= 1
         damaged = replace(planned.streamed, data=bytes(data))
         session.upload(planned.image, planned.memory.total_bytes, weights=damaged)
-        with pytest.raises(DeviceError, match="refused STREAM_(DATA|CODED)") as refused:
+        with pytest.raises(DeviceError, match=r"refused STREAM_(DATA|CODED)") as refused:
             list(session.run(drawn_images.pixels[:9]))
         assert refused.value.status in (Status.BAD_CRC, Status.BAD_CODE)
         # The device is there, and takes the right ones.

@@ -8,7 +8,7 @@ from bitloop.spec import RunMode
 _FIRST_IMAGE_S = 1.0
 _ASK_MARGIN = 1.5
 _PATIENCE_MARGIN = 8.0
-_SILENCE_DECAY = 0.9
+_SPACING_WEIGHT = 0.25
 
 
 class Pace:
@@ -21,8 +21,8 @@ class Pace:
     Where weights are streamed, a batch is computed in stages, each after its own pause: they are told apart by the
     offset of the weights up to which the device has all that it asked for.
 
-    In throughput mode the device may be asked while it computes, which costs a little: it is waited for somewhat longer
-    than it was silent of late by itself.
+    In throughput mode results come in batches of up to half of the slots: for so many the device may be silent, at the
+    pace at which results came of late.
 
     Args:
         timing: What to assume before anything was measured.
@@ -32,7 +32,7 @@ class Pace:
         self._timing = timing
         self._slowest_s = 0.0
         self._stages_s: dict[int, float] = {}
-        self._silence_s = 0.0
+        self._spacing_s: float | None = None
 
     @property
     def image_s(self) -> float:
@@ -45,7 +45,8 @@ class Pace:
 
     def begin_run(self) -> None:
         """Forget the pauses of the run before."""
-        self._slowest_s = self._silence_s = 0.0
+        self._slowest_s = 0.0
+        self._spacing_s = None
 
     def batch(self, seconds: float, images: int, *, clean: bool, asked: int = 1, stage: int = 0) -> None:
         """Note that results came, or more weights were asked for, ``seconds`` after the device had everything.
@@ -64,22 +65,32 @@ class Pace:
         repaired = measured / (1 + max(asked if self._stages_s else 1, 1))
         self._stages_s[stage] = measured if clean else min(self._stages_s.get(stage, measured), repaired)
 
-    def silence(self, seconds: float) -> None:
-        """Note the longest silence since the results before, none of them the wait before a question."""
-        self._silence_s = max(seconds, _SILENCE_DECAY * self._silence_s)
+    def results(self, seconds: float, images: int) -> None:
+        """Note that results of so many images came so long after those before, and nothing had to be repaired."""
+        spacing_s = seconds / images
+        if self._spacing_s is None:
+            self._spacing_s = spacing_s
+        self._spacing_s += _SPACING_WEIGHT * (spacing_s - self._spacing_s)
 
     def progress(self, seconds: float) -> None:
         """Note that so much time lay between two signs of progress."""
         self._slowest_s = max(self._slowest_s, seconds)
 
-    def quiet_s(self, waiting: int, mode: RunMode, stage: int = 0) -> float:
-        """Give how long the device may well be silent with ``waiting`` images before it."""
+    def quiet_s(self, waiting: int, mode: RunMode, stage: int = 0, batch: int = 1) -> float:
+        """Give how long the device may well be silent with ``waiting`` images before it.
+
+        Args:
+            waiting: Images that it may be computing.
+            mode: Of the run.
+            stage: What it is computing of them.
+            batch: Most results that it keeps until it sends them, in throughput mode.
+        """
         if not waiting:
             return 0.0
-        known_s = self._stages_s.get(stage)
+        known_s = self._stages_s.get(stage) if mode == RunMode.TIMING else self._spacing_s
         if known_s is None:
             return max(min(_FIRST_IMAGE_S, self._timing.image_timeout_s), _ASK_MARGIN * self.image_s * waiting)
-        return _ASK_MARGIN * (known_s * waiting if mode == RunMode.TIMING else self._silence_s)
+        return _ASK_MARGIN * known_s * (waiting if mode == RunMode.TIMING else min(waiting, batch))
 
     def patience_s(self, waiting: int, received: int) -> float:
         """Give how long to wait for any progress before giving up."""

@@ -49,7 +49,7 @@ class Passes:
             messages.StreamCoded.LAYOUT.size,
             messages.RunCredit.LAYOUT.size + messages.WeightsCredit.LAYOUT.size,
         )
-        self._sender = StreamSender(window, data, info, frames, coder)
+        self._sender = StreamSender(window, data, info, frames=frames, coder=coder)
 
     @property
     def stage(self) -> int:

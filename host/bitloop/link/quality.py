@@ -20,6 +20,8 @@ _RATE_MEMORY_BYTES = 1 << 16
 _SRTT_WEIGHT = 1 / 8  # RFC 6298, 2.3
 _RTTVAR_WEIGHT = 1 / 4
 _VARIATIONS = 4
+_AWAY_S = 0.1
+_WITHOUT_END = 1 << 32
 _LEAST_MARGIN_S = 0.03  # what a busy host and a USB bridge's timer add to an answer now and then
 
 
@@ -129,6 +131,14 @@ class LineQuality:
     def round_trip_bytes(self) -> int:
         """How many bytes the line could carry while one waits for an answer."""
         return int((self._srtt_s or 0.0) / self.byte_s) if self.byte_s > 0 else 0
+
+    @property
+    def enough_bytes(self) -> int:
+        """How many bytes under way keep the line busy, also when the host looks away for a moment.
+
+        With more of them losses are only found later, and more of what lies behind them has to be kept by the device.
+        """
+        return self.round_trip_bytes + int(_AWAY_S / self.byte_s) if self.byte_s > 0 else _WITHOUT_END
 
     def patience_s(self, size_bytes: int, unknown_s: float) -> float:
         """Give how long the answer to a frame may take that nothing is before.

@@ -75,7 +75,8 @@ class Run:
         self._info = info
         self._coders = ((coder, CodeTable.PIXELS), (weights_coder, CodeTable.WEIGHTS))
         self._window = Window(channel, info.window_bytes, quality or LineQuality(), retry_s=timing.retry_s)
-        self._sender = StreamSender(self._window, pixels, info, RUN_FRAMES, coder)
+        unit_bytes = plan.shape.pixels if plan.mode == RunMode.THROUGHPUT else 0
+        self._sender = StreamSender(self._window, pixels, info, frames=RUN_FRAMES, coder=coder, unit_bytes=unit_bytes)
         self._passes: Passes | None = None
         if weights is not None:
             self._passes = Passes(
@@ -93,8 +94,8 @@ class Run:
         self._answer_by = -math.inf  # what comes until then may be the answer to a question
         self._line_s = channel.rtt_s  # without what the device computes meanwhile
         self._measured = False  # a batch is measured once, when its first result comes
-        self._progressed_at = self._heard_at = channel.clock()
-        self._silence_s = 0.0  # the longest since the results before
+        self._progressed_at = self._results_at = channel.clock()
+        self._repaired = False  # something was asked for since the results before
         self._asked = 0  # questions since there was progress
 
     def begin(self) -> None:
@@ -147,6 +148,7 @@ class Run:
             if batch:
                 away_s = self._channel.clock() - left_at
                 self._window.forgive(away_s)
+                self._results_at += away_s
                 self._touch()
 
     def end(self, *, orderly: bool) -> None:
@@ -205,7 +207,7 @@ class Run:
             raise self._channel.silence(
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
-        quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage)
+        quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage, (self._slots + 1) // 2)
         batch: list[Result] = []
         progress = wants_weights = False
         if waiting:
@@ -222,9 +224,9 @@ class Run:
                 self._refused(messages.Error.decode(frame.body))
         now = self._channel.clock()
         if frames:
-            self._hear(now, waiting)
+            self._window.heard()
         if batch or progress or wants_weights:
-            self._note(now, waiting, stage, results=bool(batch), wants_weights=wants_weights)
+            self._note(now, waiting, stage, results=len(batch), wants_weights=wants_weights)
             self._touch()
         elif self._overdue_s(waiting, quiet_s) <= 0:
             self._ask_again()
@@ -232,23 +234,17 @@ class Run:
             self._asked += 1
         return batch
 
-    def _note(self, now: float, waiting: int, stage: int, *, results: bool, wants_weights: bool) -> None:
+    def _note(self, now: float, waiting: int, stage: int, *, results: int, wants_weights: bool) -> None:
         """Learn how long the device took."""
         seconds = now - self._progressed_at
         self._pace.progress(seconds)
         if (results and not self._measured) or wants_weights:
             self._pace.batch(seconds, waiting, clean=now > self._answer_by, asked=self._asked, stage=stage)
+        self._measured = results > 0
         if results:
-            self._pace.silence(self._silence_s)
-            self._silence_s = 0.0
-        self._measured = results
-
-    def _hear(self, now: float, waiting: int) -> None:
-        """Learn how long the device was silent while it had images."""
-        self._window.heard()
-        if waiting and now > self._answer_by:
-            self._silence_s = max(self._silence_s, now - self._heard_at)
-        self._heard_at = now
+            if not self._repaired:
+                self._pace.results(now - self._results_at, results)
+            self._results_at, self._repaired = now, False
 
     def _overdue_s(self, waiting: int, quiet_s: float) -> float:
         """Give in how many seconds the device is to be asked where things stand.
@@ -266,7 +262,7 @@ class Run:
         return self._window.overdue_s(self._asked, most_s=max(MAX_RETRY_S, quiet_s / 2))
 
     def _touch(self) -> None:
-        self._progressed_at = self._heard_at = self._channel.clock()
+        self._progressed_at = self._channel.clock()
         self._window.heard()
         self._asked = 0
         self._line_s = min(self._line_s, self._channel.rtt_s)
@@ -285,6 +281,7 @@ class Run:
     def _ask_again(self) -> None:
         self._answer_by = self._channel.clock() + _PROMPT_S + 2 * self._line_s
         self._channel.counters.resend_requests += 1
+        self._repaired = True
         self._gap_sequence = self._acknowledge(resend=True)
 
     def _credit(self, frame: Frame) -> tuple[bool, bool]:

@@ -22,6 +22,7 @@ from bitloop.link.quality import longest_body
 from bitloop.link.window import Flight, Sent, Window
 
 _MOST_CODED = 0xFFFF
+_WORTH_SENDING = 75  # percent of a frame for which there is room: less is not sent, but more room waited for
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class StreamSender:
         info: The device: how long its frames are, and how many ranges it keeps.
         frames: How to make frames.
         coder: Codes pieces of ``data``; None: all travels as it is.
+        unit_bytes: What the device can begin with while more is on the way; 0: it needs all that there is credit for.
 
     Attributes:
         limit: Up to where the device has room.
@@ -76,12 +78,20 @@ class StreamSender:
     """
 
     def __init__(
-        self, window: Window, data: memoryview, info: DeviceInfo, frames: Frames, coder: Coder | None = None
+        self,
+        window: Window,
+        data: memoryview,
+        info: DeviceInfo,
+        *,
+        frames: Frames,
+        coder: Coder | None = None,
+        unit_bytes: int = 0,
     ) -> None:
         self._window = window
         self._data = data
         self._frames = frames
         self._coder = coder
+        self._unit_bytes = unit_bytes
         self._longest_body = longest_body(info.body_bytes, window.window_bytes)
         room = (info.longest_sent - frames.answer_head) // 8
         self._most_ranges = min(info.ranges, room)
@@ -133,11 +143,14 @@ class StreamSender:
         """Post all frames that credit and window allow; give True if there was any."""
         posted = False
         while (gap := self._gap()) is not None:
-            body_bytes = self._window.quality.body_bytes(self._longest_body, self._frames.plain_head)
-            end, message, size = self._make(*gap, body_bytes)
-            if not self._window.has_room(size):
+            begin, end = gap
+            most = self._window.quality.body_bytes(self._longest_body, self._frames.plain_head)
+            wanted = min(most, self._frames.plain_head + end - begin)
+            body_bytes = self._window.room(_WORTH_SENDING * wanted // 100, most)
+            if not body_bytes:
                 return posted
-            self._post(gap[0], end, message)
+            end, message = self._make(begin, end, body_bytes)
+            self._post(begin, end, message)
             posted = True
         return posted
 
@@ -146,7 +159,7 @@ class StreamSender:
         begin, end = self._held.gap_from(0, min(self.limit, len(self._data)))
         if begin == end:
             begin = max(begin - 1, 0)
-        end, message, _ = self._make(begin, max(end, begin + 1), min(spec.MIN_BODY_BYTES, self._longest_body))
+        end, message = self._make(begin, max(end, begin + 1), min(spec.MIN_BODY_BYTES, self._longest_body))
         self._post(begin, end, message)
 
     def answer(self, settled: Sequence[Flight], next_offset: int, limit: int, ranges: Ranges = ()) -> bool:
@@ -185,19 +198,23 @@ class StreamSender:
         for lost in self._missing:
             return lost
         begin, end = self._held.gap_from(self.position, min(self.limit, len(self._data)))
+        if self._unit_bytes and end < len(self._data):
+            # Credit is short: with half of it in a frame, the device has something to begin with, and credit comes back
+            # before the line has run out of what to carry.
+            half = -(-(end - begin) // (2 * self._unit_bytes)) * self._unit_bytes
+            end = min(end, begin + half)
         return (begin, end) if begin < end else None
 
-    def _make(self, begin: int, end: int, body_bytes: int) -> tuple[int, messages.Message, int]:
-        """Make a frame of bytes from ``begin`` on; give where they end, and how long its body is."""
+    def _make(self, begin: int, end: int, body_bytes: int) -> tuple[int, messages.Message]:
+        """Make a frame of bytes from ``begin`` on; give where they end."""
         frames = self._frames
         if self._coder is not None:
             room = body_bytes - frames.coded_head
             piece = self._coder.piece(begin, min(end - begin, _MOST_CODED), room)
             if piece is not None:
-                size = frames.coded_head + len(piece.data)
-                return begin + piece.count, frames.coded(begin, piece), size
+                return begin + piece.count, frames.coded(begin, piece)
         end = min(end, begin + body_bytes - frames.plain_head)
-        return end, frames.plain(begin, bytes(self._data[begin:end])), frames.plain_head + end - begin
+        return end, frames.plain(begin, bytes(self._data[begin:end]))
 
     def _post(self, begin: int, end: int, message: messages.Message) -> None:
         counters = self._window.channel.counters

@@ -181,7 +181,7 @@ class _Upload:
         coder = self._coder if worth_its_table(self._coder, left, total) else None
         send_table(channel, self._info, coder, CodeTable.WEIGHTS, timing)
         window = Window(channel, self._info.window_bytes, self._quality, retry_s=timing.retry_s)
-        sender = StreamSender(window, memoryview(self._image), self._info, UPLOAD_FRAMES, coder)
+        sender = StreamSender(window, memoryview(self._image), self._info, frames=UPLOAD_FRAMES, coder=coder)
         sender.start(begun.offset, begun.limit, begun.ranges)
         progressed_at = channel.clock()
         asked = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bitloop.link import messages
 from bitloop.link.channel import MAX_RETRY_S, Channel
-from bitloop.link.frame import encoded_size
+from bitloop.link.frame import body_that_fits
 from bitloop.link.quality import LineQuality
 
 MOST_UNDER_WAY = 100  # well below 255, so that a sequence number names one frame
@@ -73,10 +73,19 @@ class Window:
 
     def has_room(self, body_bytes: int) -> bool:
         """Tell whether a frame with such a body may be sent now; one alone always may."""
+        return self.room(body_bytes, body_bytes) > 0
+
+    def room(self, least_bytes: int, most_bytes: int) -> int:
+        """Give the longest body, from ``least_bytes`` to ``most_bytes``, that may be sent now; 0 if there is none.
+
+        One frame alone always may.
+        """
         if not self._flights:
-            return True
-        full = self._under_way_bytes + encoded_size(body_bytes) + 1 > self.window_bytes
-        return not full and len(self._flights) < MOST_UNDER_WAY
+            return most_bytes
+        if self._under_way_bytes > self.quality.enough_bytes or len(self._flights) >= MOST_UNDER_WAY:
+            return 0
+        fits = min(body_that_fits(self.window_bytes - self._under_way_bytes), most_bytes)
+        return fits if fits >= least_bytes else 0
 
     def post(self, message: messages.Message, sent: Sent | None = None) -> int:
         """Post a message whose answer tells what the device holds; give its sequence number."""
