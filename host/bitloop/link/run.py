@@ -209,6 +209,9 @@ class Run:
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
         quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage)
+        if waiting:  # it may compute for so long: no sign that its rate has changed
+            likely_s = 2 * self._pace.image_s * waiting or self._timing.image_timeout_s
+            self._channel.explain(self._progressed_at + likely_s - now)
         pause_s = max(self._pause_s, 2 * self._channel.rtt_s) + quiet_s
         batch: list[Result] = []
         progress = wants_weights = False
