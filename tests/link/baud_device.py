@@ -146,9 +146,9 @@ class RatedTransport(fd.FakeTransport):
     def turn(self) -> None:
         """Let happen what is due now."""
         for _, rate, data in [entry for entry in self.up if entry[0] <= self.now]:
-            data = self._disturb(self.carry(data, rate, self.device.rate, self.clean_up))
-            if data and not self.silent:
-                self.device.receive(data, self.now)
+            carried = self._disturb(self.carry(data, rate, self.device.rate, self.clean_up))
+            if carried and not self.silent:
+                self.device.receive(carried, self.now)
         self.up = [entry for entry in self.up if entry[0] > self.now]
         self.device.poll(self.now)
         for entry in self.device.out:

@@ -320,9 +320,12 @@ faults = st.builds(fd.LineFaults, drop=st.sampled_from([0.0, 0.1, 0.4]), flip=st
     delay_s=st.sampled_from([0.0005, 0.02, 0.2]),
     seed=st.integers(0, 10**6),
 )
-@example(1 << 30, 1 << 30, fd.LineFaults(), {}, BAUD_COMMIT, 0.0, 1.0, 0.002, 0)
+@example(
+    clean_up=1 << 30, clean_down=1 << 30, trouble=fd.LineFaults(), lose={}, dies_on=BAUD_COMMIT, silence_s=0.0,
+    clock_factor=1.0, delay_s=0.002, seed=0,
+)  # fmt: skip
 def test_both_sides_meet_within_three_seconds_of_good_line(
-    clean_up, clean_down, trouble, lose, dies_on, silence_s, clock_factor, delay_s, seed
+    *, clean_up, clean_down, trouble, lose, dies_on, silence_s, clock_factor, delay_s, seed
 ):
     device = RatedDevice(lose=dict(lose), dies_on=dies_on, clock_factor=clock_factor)
     line = RatedTransport(
