@@ -99,6 +99,23 @@ def test_bytes_that_nobody_sent_speak_against_a_rate():
     assert_at(session, line, 460_800)
 
 
+@pytest.mark.parametrize("what", ["lost", "other"])
+def test_one_echo_that_does_not_come_back_speaks_against_a_rate(what):
+    class Once(RatedDevice):
+        done = False
+
+        def on_echo(self, sequence, body):
+            if self.rate == 921_600 and len(body) == self.body_bytes and not self.done:
+                self.done = True
+                if what == "lost":
+                    return
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            super().on_echo(sequence, body)
+
+    session, line = connected(Once())
+    assert_at(session, line, 460_800)
+
+
 def test_noise_while_the_rate_changes_does_not_matter():
     class Glitch(RatedDevice):
         def change(self, rate):
@@ -243,15 +260,19 @@ def test_an_uncommitted_rate_is_committed_or_left():
 
     class Stubborn(RatedDevice):
         def handle(self, kind, sequence, session, body):
-            if kind == BAUD_COMMIT and self.kinds.count(kind):
+            if kind == BAUD_COMMIT and self.kinds.count(kind) == 1:
+                self.kinds.append(kind)
                 self.error(kind, sequence, fd.BAD_STATE)
                 return
             super().handle(kind, sequence, session, body)
 
     session, line = connected(Stubborn())
     assert_at(session, line, 921_600)
+    changes = len(line.changes)
     session.connect()
-    assert session.baud == line.device.rate == BOOT
+    # Heard at its rate, not kept there: back, and up again.
+    assert line.changes[changes:] == [BOOT, 921_600, BOOT, 921_600]
+    assert_at(session, line, 921_600)
 
 
 @pytest.mark.parametrize("pause_s", [5.0, 8.0, 9.0, 9.7, 10.2, 12.0, 100.0])
@@ -271,8 +292,10 @@ def test_a_line_that_becomes_bad_at_its_rate():
     line.clean_up = line.clean_down = 500_000
     session.upload(fd.make_image(payload=4000), 8192)
     assert session.baud == line.device.rate == BOOT
+    changes = len(line.changes)
     session.stats()
-    assert_at(session, line, 460_800)  # and not beyond what it bears
+    assert_at(session, line, 460_800)
+    assert line.changes[changes:] == [460_800]  # what did not hold is not tried again
 
 
 @pytest.mark.parametrize("mode", RunMode)
@@ -283,17 +306,17 @@ def test_a_device_that_computes_for_long(mode, image_s):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), dtype=np.uint8)
     results = list(session.run(pixels, mode, RunOutput.LOGITS))
     assert [r.logits.tobytes() for r in results] == [fd.compute(image, 10).tobytes() for image in pixels]
-    assert session.baud == line.device.rate
-    session.stats()
-    assert session.baud == line.device.rate > BOOT
+    assert line.changes == [921_600]
+    assert_at(session, line, 921_600)
 
 
 def test_a_verdict_that_takes_long_is_no_silence():
     class Slow(RatedDevice):
         def on_upload_end(self, sequence, body):
             super().on_upload_end(sequence, body)
-            self.busy_until = self.polled + 4.0
-            self.later, self.out = self.out, []
+            if not hasattr(self, "later"):
+                self.busy_until = self.polled + 6.0
+                self.later, self.out = self.out, []
 
         def poll(self, now):
             super().poll(now)
@@ -302,7 +325,35 @@ def test_a_verdict_that_takes_long_is_no_silence():
 
     session, line = connected(Slow(arena_bytes=1 << 20, body_bytes=1024, window_bytes=4096))
     session.upload(fd.make_image(payload=400_000), 500_000)
+    assert line.changes == [921_600]
     assert_at(session, line, 921_600)
+
+
+def test_a_device_that_is_gone_leaves_the_host_at_the_boot_rate():
+    session, line = connected()
+    line.device.dead = True
+    with pytest.raises(DeviceTimeoutError):
+        session.connect()
+    assert session.baud == BOOT
+    line.device.reset()
+    session.connect()
+    assert_at(session, line, 921_600)
+
+
+def test_connecting_again_after_a_long_silence_tries_the_rate_as_well():
+    session, line = connected()
+    line.wait(8.4)  # the device is still there
+    line.device.silent_s = -60.0  # and stays
+    line.wait(30)
+    session.connect()
+    assert line.changes == [921_600, BOOT, 921_600]
+
+
+def test_half_a_frame_from_another_rate_is_forgotten():
+    session, _ = connected()
+    session._channel.decoder.feed(b"\x05cut")
+    session._channel.set_baud(BOOT)
+    assert not session._channel.decoder.pending
 
 
 faults = st.builds(fd.LineFaults, drop=st.sampled_from([0.0, 0.1, 0.4]), flip=st.sampled_from([0.0, 0.1]))

@@ -119,7 +119,7 @@ class Channel:
         self._out: list[bytes] = []
         self._heard = "nothing"
         self._heard_at = clock()
-        self._read_at = self._heard_at
+        self._read_at = self._changed_at = self._heard_at
         self._unanswered_at: float | None = None
         self._explained_until = self._heard_at
         self._noise_bytes = 0
@@ -160,6 +160,7 @@ class Channel:
         self.flush()
         self.transport.set_baud(baud)
         self.decoder.flush()  # the beginning of a frame that came at another rate is noise
+        self._changed_at = self.clock()
         self._unanswered_at = None
 
     def check_baud(self) -> None:
@@ -172,8 +173,9 @@ class Channel:
         if self.baud == self.boot_baud:
             return
         now = self.clock()
-        if now - self._heard_at >= max(_IDLE_S, self._explained_until - self._heard_at):
-            self._fall_back(f"nothing was exchanged for {now - self._heard_at:.1f} s")
+        idle_s = now - max(self._heard_at, self._changed_at)
+        if idle_s >= _IDLE_S and now >= self._explained_until:
+            self._fall_back(f"nothing was exchanged for {idle_s:.1f} s")
         elif self._unanswered_at is not None:
             silent_s = now - max(self._unanswered_at, self._explained_until)
             if silent_s >= max(_NOISE_S, 4 * self.rtt_s):
