@@ -175,12 +175,12 @@ class Channel:
         now = self.clock()
         idle_s = now - max(self._heard_at, self._changed_at)
         if idle_s >= _IDLE_S and now >= self._explained_until:
-            self._fall_back(f"nothing was exchanged for {idle_s:.1f} s")
+            self._fall_back(logging.INFO, f"nothing was exchanged for {idle_s:.1f} s")
         elif self._unanswered_at is not None:
             silent_s = now - max(self._unanswered_at, self._explained_until)
             if silent_s >= max(_NOISE_S, 4 * self.rtt_s):
                 self.failed_baud = self.baud
-                self._fall_back(f"no answer for {now - self._unanswered_at:.1f} s")
+                self._fall_back(logging.WARNING, f"no answer for {now - self._unanswered_at:.1f} s")
 
     def explain(self, seconds: float) -> None:
         """Say that the device may well be silent for so long from now on: it computes."""
@@ -309,9 +309,9 @@ class Channel:
         self._noise_bytes = 0
         self._noise = b""
 
-    def _fall_back(self, why: str) -> None:
+    def _fall_back(self, level: int, why: str) -> None:
         name = self.transport.description
-        logger.warning("%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
+        logger.log(level, "%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
         self.set_baud(self.boot_baud)
 
     def _log(self, frame: Frame) -> None:
