@@ -119,7 +119,7 @@ class Channel:
         self._out: list[bytes] = []
         self._heard = "nothing"
         self._heard_at = clock()
-        self._read_at = self._heard_at
+        self._read_at = self._changed_at = self._heard_at
         self._unanswered_at: float | None = None
         self._explained_until = self._heard_at
         self._noise_bytes = 0
@@ -160,6 +160,7 @@ class Channel:
         self.flush()
         self.transport.set_baud(baud)
         self.decoder.flush()  # the beginning of a frame that came at another rate is noise
+        self._changed_at = self.clock()
         self._unanswered_at = None
 
     def check_baud(self) -> None:
@@ -172,13 +173,14 @@ class Channel:
         if self.baud == self.boot_baud:
             return
         now = self.clock()
-        if now - self._heard_at >= max(_IDLE_S, self._explained_until - self._heard_at):
-            self._fall_back(f"nothing was exchanged for {now - self._heard_at:.1f} s")
+        idle_s = now - max(self._heard_at, self._changed_at)
+        if idle_s >= _IDLE_S and now >= self._explained_until:
+            self._fall_back(logging.INFO, f"nothing was exchanged for {idle_s:.1f} s")
         elif self._unanswered_at is not None:
             silent_s = now - max(self._unanswered_at, self._explained_until)
             if silent_s >= max(_NOISE_S, 4 * self.rtt_s):
                 self.failed_baud = self.baud
-                self._fall_back(f"no answer for {now - self._unanswered_at:.1f} s")
+                self._fall_back(logging.WARNING, f"no answer for {now - self._unanswered_at:.1f} s")
 
     def explain(self, seconds: float) -> None:
         """Say that the device may well be silent for so long from now on: it computes."""
@@ -305,9 +307,9 @@ class Channel:
         self._noise_bytes = 0
         self._noise = b""
 
-    def _fall_back(self, why: str) -> None:
+    def _fall_back(self, level: int, why: str) -> None:
         name = self.transport.description
-        logger.warning("%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
+        logger.log(level, "%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
         self.set_baud(self.boot_baud)
 
     def _log(self, frame: Frame) -> None:
