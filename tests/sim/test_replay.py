@@ -81,22 +81,23 @@ def test_a_failure_is_replayed_with_what_was_measured_until_then(
     models: Models, drawn_images: Images, tmp_path: Path
 ) -> None:
     model, file = models("mlp8k", "int8:channel", "fp16"), tmp_path / "a.rec"
-    there = run(model, "sim://native?fault=crash:after=30", drawn_images, recording=file)
+    options = RunOptions(slots=8)
+    there = run(model, "sim://native?fault=crash:after=40", drawn_images, recording=file, options=options)
     assert there.status == "failed"
     assert there.error is not None
-    again = run(model, f"replay://{file}", drawn_images)
+    again = run(model, f"replay://{file}", drawn_images, options=options)
     assert again.error == there.error
     assert again.exact == there.exact
     assert 0 < again.exact.total < 120
 
 
-@pytest.mark.parametrize("fault", ["reset:after=30", "silent:after=30"])
+@pytest.mark.parametrize("fault", ["reset:after=40", "silent:after=40"])
 def test_a_run_that_was_interrupted_goes_on_in_its_replay_or_ends_as_it_did(
     fault: str, models: Models, drawn_images: Images, tmp_path: Path
 ) -> None:
     """How long a lost device is waited for depends on its URL, in a replay on that of the recorded device."""
     model, file = models("mlp8k", "int8:channel", "fp16"), tmp_path / "a.rec"
-    options = RunOptions(timing=Timing(timeout_s=0.3, connect_timeout_s=0.3, image_timeout_s=0.3))
+    options = RunOptions(slots=8, timing=Timing(timeout_s=0.3, connect_timeout_s=0.3, image_timeout_s=0.3))
     there = run(model, f"sim://native?fault={fault}", drawn_images, options=options, recording=file)
     assert (there.status, bool(there.interruptions)) == (
         ("complete", True) if fault.startswith("reset") else ("failed", False)
