@@ -37,7 +37,7 @@ def upload(options: str) -> tuple[float, int]:
     """Return the share of payload of an upload, and how many bytes of it were sent again."""
     with connected(f"sim://native?baud={FAST_BAUD}{options}", large_model()) as device:
         image = device.plan.image
-        report = device.session.upload(image, device.plan.memory.total_bytes)
+        report = device.session.upload(image, device.plan.memory.total_bytes, coded=False)
         if report.device_sha256 != device.plan.sha256:
             raise AssertionError("the device holds another image than was sent")
         return share(len(image), report.seconds, FAST_BAUD), device.session.counters.retransmitted_bytes

@@ -49,10 +49,8 @@ def large_upload(round_trip: str) -> Share:
     """Send 400 KB that are not compressed, to the simulated device with its own frame and window sizes."""
     with connected(f"sim://native?baud={FAST_BAUD}&rtt={round_trip}", large_model()) as device:
         image = device.plan.image
-        report = device.session.upload(image, device.plan.memory.total_bytes)
-    return Share(
-        f"upload of {len(image):,} bytes", FAST_BAUD, round_trip, len(image), report.seconds, LEAST_SHARE
-    )
+        report = device.session.upload(image, device.plan.memory.total_bytes, coded=False)
+    return Share(f"upload of {len(image):,} bytes", FAST_BAUD, round_trip, len(image), report.seconds, LEAST_SHARE)
 
 
 def largest_model(info: DeviceInfo) -> tuple[str, Model]:
@@ -68,7 +66,9 @@ def largest_model(info: DeviceInfo) -> tuple[str, Model]:
                 return weights, model
         except DoesNotFitError:
             continue
-    raise DoesNotFitError(f"{SMALL_NETWORK} does not fit {info.board}", needed_bytes=0, available_bytes=info.arena_bytes)
+    raise DoesNotFitError(
+        f"{SMALL_NETWORK} does not fit {info.board}", needed_bytes=0, available_bytes=info.arena_bytes
+    )
 
 
 def small_board(info: DeviceInfo, images: Images, round_trip: str) -> Share:
@@ -82,13 +82,14 @@ def small_board(info: DeviceInfo, images: Images, round_trip: str) -> Share:
     weights, model = largest_model(info)
     url = (
         f"sim://native?body={info.body_bytes}&window={info.window_bytes}&arena={info.arena_bytes}"
+        f"&send_body={info.longest_sent}&ranges={info.ranges}&codings={int(info.codings)}"
         f"&baud={SLOW_BAUD}&rtt={round_trip}"
     )
     with connected(url, model) as device:
         session = device.session
-        report = session.upload(device.plan.image, device.plan.memory.total_bytes)
+        report = session.upload(device.plan.image, device.plan.memory.total_bytes, coded=False)
         started = session.clock()
-        for _ in session.run(images.pixels, RunMode.THROUGHPUT, RunOutput.LOGITS, packed=False):
+        for _ in session.run(images.pixels, RunMode.THROUGHPUT, RunOutput.LOGITS, coded=False):
             pass
         seconds = report.seconds + session.clock() - started
     return Share(
