@@ -33,6 +33,13 @@
 #define BL_RESTRICT restrict
 #endif
 
+/* A function whose frame is not to become its caller's: one beside the run of the layers, where the stack is deepest. */
+#if defined(__GNUC__)
+#define BL_NOINLINE __attribute__((noinline))
+#else
+#define BL_NOINLINE
+#endif
+
 /* GCC before 7 hides the standard's name from C++11. */
 #if !defined(FLT_EVAL_METHOD) && defined(__FLT_EVAL_METHOD__)
 #define FLT_EVAL_METHOD __FLT_EVAL_METHOD__

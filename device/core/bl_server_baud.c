@@ -27,8 +27,10 @@ static void change(bl_server *server, uint32_t baud)
 
 uint32_t bl_server_baud_now(const bl_server *server)
 {
-    return is_changed(server) ? server->port->nearest_baud(server->port->context, server->baud.asked)
-                              : server->port->boot_baud;
+    if (!is_changed(server)) {
+        return server->port->boot_baud;
+    }
+    return server->port->nearest_baud(server->port->context, server->baud.asked);
 }
 
 void bl_server_baud_request(bl_server *server, const bl_request *request)

@@ -243,8 +243,11 @@ void bl_server_code_table(bl_server *server, const bl_request *request)
     table = server->port->code_tables + number * BL_CODE_TABLE_BYTES;
     next = &server->code_next[number];
     /* A first piece that is sent again must not begin the table anew: coded frames behind it may be on their way. */
-    known = *next == BL_CODE_LENGTHS_BYTES ? bl_coding_table_has(table, offset, lengths, count)
-                                           : offset + count <= *next && memcmp(bl_coding_lengths(table) + offset, lengths, count) == 0;
+    if (*next == BL_CODE_LENGTHS_BYTES) {
+        known = bl_coding_table_has(table, offset, lengths, count);
+    } else {
+        known = offset + count <= *next && memcmp(bl_coding_lengths(table) + offset, lengths, count) == 0;
+    }
     if (!known && (offset == 0 || offset == *next)) {
         memcpy(bl_coding_lengths(table) + offset, lengths, count);
         *next = (uint8_t)(offset + count);

@@ -20,7 +20,7 @@ static void want_chunk(bl_server *server)
     bl_server_send_credit(server, NULL);
 }
 
-static bool is_streamed(const bl_server *server)
+static BL_NOINLINE bool is_streamed(const bl_server *server)
 {
     return bl_image_is_streamed(server->port->arena, server->header.layers, server->stream.layer);
 }
@@ -45,7 +45,7 @@ static void finish_batch(bl_server *server)
 }
 
 /* Begin the stage whose first layer is `layer`, if the run goes so far. */
-static void begin_stage(bl_server *server, uint32_t layer)
+static BL_NOINLINE void begin_stage(bl_server *server, uint32_t layer)
 {
     bl_server_stream *stream = &server->stream;
 
@@ -63,7 +63,7 @@ static void begin_stage(bl_server *server, uint32_t layer)
 }
 
 /* All images have been through the chunk: the next one, or the next stage. */
-static void end_chunk(bl_server *server)
+static BL_NOINLINE void end_chunk(bl_server *server)
 {
     bl_server_stream *stream = &server->stream;
     bl_image_layer layer;
@@ -77,6 +77,16 @@ static void end_chunk(bl_server *server)
     } else {
         begin_stage(server, stream->layer + 1u);
     }
+}
+
+/* Is the present chunk the last one of its tensor? */
+static BL_NOINLINE bool is_last_chunk(const bl_server *server)
+{
+    bl_image_layer layer;
+    bl_image_tensor weights;
+
+    read_weights(server, &layer, &weights);
+    return weights.columns - server->stream.column <= weights.chunk;
 }
 
 bool bl_server_stream_step(bl_server *server)
@@ -96,11 +106,8 @@ bool bl_server_stream_step(bl_server *server)
         return false;
     }
     if (is_streamed(server)) {
-        bl_image_layer layer;
-        bl_image_tensor weights;
-        read_weights(server, &layer, &weights);
         bl_server_compute_chunk(server, server->run.computed + stream->image, stream->layer, stream->column,
-                                weights.columns - stream->column <= weights.chunk);
+                                is_last_chunk(server));
         if (++stream->image == images) {
             end_chunk(server);
         }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../core/bl_coding.h"
 #include "../core/bl_engine.h"
 #include "../core/bl_frame.h"
 
@@ -40,6 +41,29 @@ static inline void fuzz_seal(uint8_t *image, size_t length)
     if (length >= BL_IMAGE_HEADER_BYTES + BL_IMAGE_CRC_BYTES) {
         bl_store_u32(image + 8, (uint32_t)length);
         bl_store_u32(image + length - 4, bl_frame_crc32(0, image, length - 4));
+    }
+}
+
+/* Lengths of a complete code, a nibble a symbol: one leaf of a tree is split for each byte, which says which. Random lengths
+ * are hardly ever such a code. */
+static inline void fuzz_code_lengths(const uint8_t *data, size_t size, uint8_t lengths[BL_CODE_LENGTHS_BYTES])
+{
+    uint8_t depths[BL_CODE_SYMBOLS] = {0};
+    size_t leaves = 1;
+
+    for (size_t i = 0; i < size && leaves < BL_CODE_SYMBOLS; i++) {
+        size_t leaf = data[i] % leaves;
+        if (depths[leaf] < BL_MAX_CODE_BITS) {
+            depths[leaves++] = ++depths[leaf];
+        }
+    }
+    if (leaves == 1) {
+        depths[0] = 1;
+    }
+    memset(lengths, 0, BL_CODE_LENGTHS_BYTES);
+    for (size_t i = 0; i < leaves; i++) {
+        size_t symbol = (i * 167u + 13u) % BL_CODE_SYMBOLS; /* not in the order of the lengths */
+        lengths[symbol / 2u] |= (uint8_t)(depths[i] << 4u * (symbol & 1u));
     }
 }
 

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.bench.record import RunRecord
+from bitloop.bench.resume import resume as resume_run
 from bitloop.bench.run import RunOptions
 from bitloop.bench.run import run as run_on_device
 from bitloop.bench.select import find_dataset, select_images
-from bitloop.data.dataset import Images
+from bitloop.data.dataset import DATASETS, Images
 from bitloop.errors import UsageError
 from bitloop.network.network import Network, load_network
 from bitloop.quantize import blm
@@ -36,7 +37,7 @@ from bitloop.quantize.recipe import parse_recipe
 from bitloop.report.page import write_report
 from bitloop.simulate.reference import simulate as simulate_model
 
-__all__ = ["images", "load", "load_model", "quantize", "run", "save", "simulate"]
+__all__ = ["images", "load", "load_model", "quantize", "resume", "run", "save", "simulate"]
 
 
 def load(source: str | Path) -> Network:
@@ -141,6 +142,7 @@ def run(
         raise UsageError("the test split is sealed; say in reason why it is opened")
     dataset = find_dataset(data if data is not None else model.dataset or "mnist")
     chosen = select_images(dataset, split, limit=limit, reason=reason or "")
+    place = None if data is None else str(data if str(data) in DATASETS else Path(data).absolute())
     directory = None if out is None else Path(out)
     record = run_on_device(
         model,
@@ -149,7 +151,28 @@ def run(
         out_dir=directory,
         options=options or RunOptions(command="bitloop.api.run"),
         vault=chosen.openings,
+        data=place,
     )
     if directory is not None:
         write_report(directory)
+    return record
+
+
+def resume(directory: str | Path, *, device: str | None = None, data: str | Path | None = None) -> RunRecord:
+    """Go on with a run that :func:`run` or the command line began into a directory, whatever ended it.
+
+    Args:
+        directory: the run's.
+        device: where the device is now; None is where it was.
+        data: where the data is now; None is where it was.
+
+    Returns:
+        The record, as of a run that was not interrupted; ``record.interruptions`` tells of what happened.
+
+    Raises:
+        UsageError: there is no run that could go on, it is complete, or another process is at work on it.
+        BitloopError: whatever kept it from going on: model, data or firmware are others.
+    """
+    record = resume_run(Path(directory), device_url=device, data=None if data is None else str(data))
+    write_report(Path(directory))
     return record

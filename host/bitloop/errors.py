@@ -5,7 +5,7 @@ The tree::
     BitloopError                      exit code
     ├── UsageError                    2   an argument that makes no sense
     ├── DisagreementError             3   device and host simulation differ
-    ├── DataError                     4   data set missing, damaged or sealed
+    ├── DataError                     4   data set missing, damaged or sealed; a recording that is damaged or departs
     │   └── SealedSplitError          4   the test split was asked for outside the vault
     ├── FormatError                   5   an unknown or inexact numeric format, a bad recipe
     ├── NetworkError                  5   a network that cannot be read, or has shapes that do not fit
@@ -15,17 +15,20 @@ The tree::
     │   ├── PortError                 6   the port is missing, busy or not permitted
     │   ├── TransportError            6   the byte stream broke (unplugged, process ended)
     │   ├── DeviceTimeoutError        6   nothing, or nothing in time, was answered
+    │   ├── DeviceResetError          6   the device restarted, and lost what it was doing
     │   └── ProtocolError             6   what was answered is not this protocol, or not this version
     ├── DeviceError                   7   the device answered with a status code
     │   └── DoesNotFitError           7   the model needs more memory than the device has
     ├── ToolchainError                8   a compiler, emulator or build tool is missing, or failed
     └── Interrupted                 130   Ctrl-C; what was measured is kept
 
-Each message says what was found, what was expected, and what to do next.
+Each message says what was found, what was expected, and what to do next. Errors of the link have a :class:`Cause` too,
+where it is known.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar
 
 
@@ -48,7 +51,7 @@ class DisagreementError(BitloopError):
 
 
 class DataError(BitloopError):
-    """A data set is missing or damaged."""
+    """A data set or a recording is missing or damaged, or a replay does not do what was recorded."""
 
     exit_code = 4
 
@@ -79,10 +82,34 @@ class ModelError(BitloopError):
     exit_code = 5
 
 
+class Cause(Enum):
+    """Why host and device do not come together, as far as it can be told; the value says it in words."""
+
+    NO_PORT = "there is no such port"
+    PORT_BUSY = "another program has the port"
+    NOT_PERMITTED = "the port may not be opened"
+    NO_ANSWER = "nothing answers"
+    WRONG_BAUD = "the baud rate is wrong"
+    GARBAGE = "bytes that are no frames"
+    OTHER_FIRMWARE = "the device runs another program"
+    BOOT_ROM = "the device is in its boot ROM"
+    PANIC = "the firmware panicked"
+    HANG = "the firmware hangs"
+    RESET = "the device was reset"
+    ENDED = "the device was a process, and has ended"
+    SHARED = "another program uses the device"
+    OLD_FIRMWARE = "the firmware is older than the host"
+    NEW_FIRMWARE = "the firmware is newer than the host"
+
+
 class LinkError(BitloopError):
-    """Anything that goes wrong between host and device."""
+    """Anything that goes wrong between host and device; ``cause`` is None where it cannot be told."""
 
     exit_code = 6
+
+    def __init__(self, message: str = "", *, cause: Cause | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class PortError(LinkError):
@@ -95,6 +122,22 @@ class TransportError(LinkError):
 
 class DeviceTimeoutError(LinkError):
     """The device did not answer in time."""
+
+
+class DeviceResetError(LinkError):
+    """The device restarted in the middle of something, and lost its state.
+
+    Attributes:
+        boots: Its count of boots before and after.
+        reset_cause: What it says of the reason: one of :class:`bitloop.spec.ResetCause`, or a number not known here.
+        panic: Its last words, "" if none were heard.
+    """
+
+    def __init__(self, message: str, *, boots: tuple[int, int], reset_cause: int, panic: str = "") -> None:
+        super().__init__(message, cause=Cause.PANIC if panic else Cause.RESET)
+        self.boots = boots
+        self.reset_cause = reset_cause
+        self.panic = panic
 
 
 class ProtocolError(LinkError):

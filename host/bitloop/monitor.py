@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo, printable
 from bitloop.link import messages
+from bitloop.link.causes import explain_line
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
-from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
+from bitloop.link.open import open_transport
+from bitloop.link.recorder import draw_session_number
+from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.spec import LogLevel, MessageType
 
 __all__ = ["Event", "Monitor"]
@@ -26,8 +29,9 @@ class Event:
     """Something a device sent.
 
     Attributes:
-        monotonic: when it came, in seconds of ``time.monotonic``.
-        kind: ``log``, ``frame``, ``raw`` (text outside of frames) or ``damaged``.
+        monotonic: when it came, in seconds of :attr:`Monitor.clock`.
+        kind: ``log``, ``frame``, ``raw`` (text outside of frames), ``meaning`` (of the text just before, if that is of
+            a panic or a boot ROM) or ``damaged``.
         level: of a log frame, in lower case; else "".
         text: what it says; control characters are replaced.
         important: whether a person wants to see it even without asking for all frames.
@@ -46,13 +50,24 @@ class Monitor:
     Args:
         port: a port, a pyserial URL or an open transport.
         baud: bits a second of a serial port.
+        record: where to record what comes, for ``replay://FILE``; not of an open transport.
+        overwrite: whether the recording may replace a file.
 
     Raises:
         PortError: the port cannot be opened.
+        UsageError: the recording is there already, or cannot be written.
+
+    Attributes:
+        clock: seconds that never go back.
     """
 
-    def __init__(self, port: str | Transport, *, baud: int = DEFAULT_BAUD) -> None:
-        self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
+    def __init__(
+        self, port: str | Transport, *, baud: int = DEFAULT_BAUD, record: Path | None = None, overwrite: bool = False
+    ) -> None:
+        if isinstance(port, str):
+            port = open_transport(port, baud=baud, record=record, force=overwrite)
+        self._transport = port
+        self.clock: Callable[[], float] = getattr(port, "clock", None) or time.monotonic
         self._decoder = Decoder()
         self._hello: dict[int, bytes] = {}
 
@@ -71,7 +86,8 @@ class Monitor:
     def say_hello(self) -> None:
         """Ask the device who it is; its answer is one of the events. A run that it may be at ends."""
         body = messages.HelloRequest().encode()
-        session = secrets.randbelow(0xFFFF) + 1
+        draw: Callable[[], int] = getattr(self._transport, "session_number", None) or draw_session_number
+        session = draw()
         self._transport.write(b"\0" + encode_frame(MessageType.HELLO_REQUEST, 1, session, body))
 
     def events(self, *, seconds: float | None = None) -> Iterator[Event]:
@@ -83,20 +99,20 @@ class Monitor:
         Raises:
             TransportError: the stream broke.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        heard = time.monotonic()
+        deadline = None if seconds is None else self.clock() + seconds
+        heard = self.clock()
         while True:
-            now = time.monotonic()
+            now = self.clock()
             if deadline is not None and now >= deadline:
                 break
             data = self._transport.read(_WAIT_S if deadline is None else min(_WAIT_S, deadline - now))
-            now = time.monotonic()
+            now = self.clock()
             if data:
                 heard = now
                 yield from self._tell(self._decoder.feed(data), now)
             elif now - heard >= _IDLE_S and is_text(self._decoder.pending):
                 yield from self._tell(self._decoder.flush(), now)
-        yield from self._tell(self._decoder.flush(), time.monotonic())
+        yield from self._tell(self._decoder.flush(), self.clock())
 
     def _tell(self, items: list[Item], now: float) -> Iterator[Event]:
         for item in items:
@@ -106,6 +122,9 @@ class Monitor:
                 for line in item.data.splitlines():
                     if line.strip():
                         yield Event(now, "raw", "", printable(line))
+                        meaning = explain_line(line)
+                        if meaning:
+                            yield Event(now, "meaning", "", meaning)
             elif isinstance(item, CorruptFrame):
                 yield Event(now, "damaged", "", f"{len(item.data)} bytes: {item.reason}")
 

@@ -86,6 +86,7 @@ class Board:
         self._c = library
         self._cobs = cobs
         self._board = library.board_new(arena, body, send_body or body, boot_baud, max_baud, codes)
+        self._out = ctypes.create_string_buffer(1 << 20)
         self.arena_bytes = arena
         self.boot_baud = boot_baud
         self.baud = boot_baud  # the host's
@@ -114,9 +115,8 @@ class Board:
         before = self.device_baud
         self._c.board_poll(self._board, data, len(data), turns)
         assert self._c.board_is_intact(self._board)
-        out = ctypes.create_string_buffer(1 << 20)
-        length = self._c.board_take(self._board, out, len(out))
-        raw = ctypes.string_at(out, length)
+        length = self._c.board_take(self._board, self._out, len(self._out))
+        raw = ctypes.string_at(self._out, length)
         if self.baud != before:
             return []
         frames = []

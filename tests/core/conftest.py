@@ -239,13 +239,13 @@ class Frame:
 class Device:
     """A simulated device behind a socket pair; every wait has a deadline."""
 
-    def __init__(self, *arguments: str, timeout_s: float = 10.0) -> None:
+    def __init__(self, *arguments: str, timeout_s: float = 10.0, descriptors: tuple[int, ...] = ()) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(timeout_s)
         self.socket = ours
         self.process = subprocess.Popen(
             [simulator_binary(), "--fd", str(theirs.fileno()), *arguments],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *descriptors],
             stderr=subprocess.PIPE,
         )
         theirs.close()
@@ -343,8 +343,8 @@ def start_device() -> Iterator[Callable[..., Device]]:
         pytest.skip("the simulated device needs POSIX sockets")
     devices: list[Device] = []
 
-    def start(*arguments: str) -> Device:
-        devices.append(Device(*arguments))
+    def start(*arguments: str, descriptors: tuple[int, ...] = ()) -> Device:
+        devices.append(Device(*arguments, descriptors=descriptors))
         return devices[-1]
 
     yield start

@@ -60,6 +60,15 @@ def test_a_climb(board: Board) -> None:
     assert board.device_baud == BOOT
 
 
+@pytest.mark.parametrize("body", [64, 65, 90, 300])
+def test_hello_with_all_fields_in_short_frames(start_board: Start, images: SimpleNamespace, body: int) -> None:
+    board = start_board(body=512, send_body=body, boot_baud=BOOT, max_baud=MOST)
+    board.upload(images.build([images.dense((1, 1, 1), images.fp32([[1.0]]))]))
+    board.hello()
+    assert set(board.fields) == set(HelloTag) - {HelloTag.FIRMWARE_HASH}  # the board has no hash
+    assert board.fields[HelloTag.SEND_BODY_BYTES] == struct.pack("<H", body)
+
+
 def test_the_rate_that_is_made_is_told(board: Board) -> None:
     # 1 MHz by a whole number: 115200 / 9 is 111111 (3.5 % off), 256000 / 4 is 250000 (2.3 %), 255000 is 1.96 % off.
     for baud in (0, 115200, 256000, MOST + 1, 0xFFFFFFFF):

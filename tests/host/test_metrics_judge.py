@@ -163,16 +163,16 @@ def test_ticks_beyond_a_double_are_left_alone_where_nothing_is_converted() -> No
 def test_shares_of_the_streaming_time() -> None:
     # 100 ticks at 1000 a second are 0.1 s of computing; of 1 s, 0.6 s were spent in the link.
     chip = DeviceInfo(timer_unit=TimerUnit.CYCLES, ticks_per_second=1000)
-    share = share_of(measured(), chip, seconds=1.0, waited_s=0.6)
+    share = share_of(measured().ticks, chip, seconds=1.0, waited_s=0.6)
     assert share is not None
     assert (share.compute, share.line, share.queue) == pytest.approx((0.1, 0.5, 0.4))
     board = DeviceInfo(timer_unit=TimerUnit.MICROSECONDS, ticks_per_second=1000)
-    assert share_of(measured(), board, seconds=1.0, waited_s=0.6) == share
+    assert share_of(measured().ticks, board, seconds=1.0, waited_s=0.6) == share
     # More computing than waiting: it overlapped with the host's own work.
-    share = share_of(measured(), chip, seconds=1.0, waited_s=0.05)
+    share = share_of(measured().ticks, chip, seconds=1.0, waited_s=0.05)
     assert share is not None
     assert (share.compute, share.line, share.queue) == pytest.approx((0.05, 0.0, 0.95))
     emulated = DeviceInfo(timer_unit=TimerUnit.INSTRUCTIONS_SCALED, ticks_per_second=1000)
-    assert share_of(measured(), emulated, seconds=1.0, waited_s=0.6) is None
+    assert share_of(measured().ticks, emulated, seconds=1.0, waited_s=0.6) is None
     # Virtual time is no clock on the wall, though the firmware takes its ticks for a chip's cycles.
-    assert share_of(measured(), chip.emulated("QEMU", 0.5), seconds=1.0, waited_s=0.6) is None
+    assert share_of(measured().ticks, chip.emulated("QEMU", 0.5), seconds=1.0, waited_s=0.6) is None

@@ -125,12 +125,39 @@ def test_record_round_trips(document: dict[str, Any], tmp_path: Path) -> None:
         ("dataset.image_shape", [28, 28], "run.dataset.image_shape"),
         ("device", [], "run.device"),
         ("surprise", 1, "run.surprise"),
-        ("version", 2, "version 2"),
+        ("version", 3, "version 3"),
     ],
 )
 def test_reader_names_what_is_wrong(document: dict[str, Any], path: str, value: object, named: str) -> None:
     with pytest.raises(DataError, match=named):
         RunRecord.from_dict(_set(document, path, value))
+
+
+def test_a_record_of_version_1_is_read(document: dict[str, Any], tmp_path: Path) -> None:
+    old = copy.deepcopy(document)
+    old["version"] = 1
+    del old["interruptions"]
+    for key in ("upload_line_bytes", "copied_bytes", "codings", "baud"):
+        del old["link"][key]
+    for key in ("pixel_bits", "sent_sha256"):
+        del old["dataset"][key]
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    record = read_record(tmp_path / "run.json")
+    assert record.interruptions == ()
+    assert record.link.codings == ()
+    assert (record.link.upload_line_bytes, record.link.baud, record.link.copied_bytes) == (None, None, None)
+    assert (record.dataset.pixel_bits, record.dataset.sent_sha256) == (None, None)
+    VALIDATOR.validate(record.to_dict())
+    changed = record.to_dict()
+    for key in ("version", "interruptions", "link", "dataset"):
+        changed[key] = document[key]
+    assert changed == document
+    # What is no record of any version is told as before.
+    del old["link"]["share"]
+    with pytest.raises(DataError, match=r"run\.link\.share is missing"):
+        RunRecord.from_dict(old)
+    with pytest.raises(DataError, match=r"run\.link is"):
+        RunRecord.from_dict({**old, "link": 5})
 
 
 def test_reader_names_what_is_missing(document: dict[str, Any], tmp_path: Path) -> None:

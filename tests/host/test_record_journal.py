@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from bitloop.bench.journal import (
     pack_pixels,
     read_samples,
     unpack_pixels,
+    whole_bytes,
 )
 from bitloop.errors import DataError, UsageError
 
@@ -59,6 +61,62 @@ def test_journal_refuses_to_write_over_another(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text("")
     with pytest.raises(UsageError, match="cannot be made"):
         Journal(tmp_path / "samples.jsonl")
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6), st.booleans())
+def test_whole_lines_are_counted(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], large: bool) -> None:
+    path = tmp_path_factory.mktemp("journal") / "samples.jsonl"
+    data = b"\n".join(pieces) + (b"x" * 200_000 if large else b"")
+    path.write_bytes(data)
+    expected = 0
+    for number, byte in enumerate(data):
+        if byte == 10:
+            expected = number + 1
+    assert whole_bytes(path) == expected
+    assert whole_bytes(path.with_name("missing")) == 0
+
+
+def test_a_journal_that_is_gone_on_with_keeps_what_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    line = SAMPLE.to_json() + "\n"
+    path.write_text(line + line[:30])
+    with Journal(path, keep_bytes=len(line)) as journal:
+        assert path.read_text() == line
+        journal.append([SAMPLE])
+    assert path.read_text() == 2 * line
+
+
+def test_a_line_that_cannot_be_written_whole_leaves_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource", reason="limits of file sizes are POSIX's")
+    path = tmp_path / "samples.jsonl"
+    line = SAMPLE.to_json() + "\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Journal(path) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * len(line) + 20, hard))
+        try:
+            journal.append([SAMPLE, SAMPLE])
+            with pytest.raises(UsageError, match=r"File too large; make room, then go on with bitloop run --resume"):
+                journal.append([SAMPLE])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+    assert path.read_text() == 2 * line
+
+
+def test_the_disk_is_asked_once_for_what_was_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("os.fsync", asked.append)
+    with Journal(tmp_path / "samples.jsonl") as journal:
+        journal.sync()
+        assert asked == []
+        journal.append([SAMPLE])
+        journal.append([SAMPLE])
+        journal.sync()
+        journal.sync()
+        assert len(asked) == 1
 
 
 def test_a_line_that_was_cut_off_is_left_out_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import serial
 
 import bitloop
 from bitloop.errors import DeviceTimeoutError, PortError, TransportError, UsageError
-from bitloop.link import transport as module
+from bitloop.link import ports
 from bitloop.link.transport import SerialTransport, port_names
 
 
@@ -22,12 +22,12 @@ def test_importing_bitloop_makes_its_urls_known():
 
 
 def test_a_port_that_is_not_there_names_those_that_are(monkeypatch):
-    monkeypatch.setattr(module, "port_names", lambda: ["/dev/ttyACM0", "/dev/ttyUSB7"])
+    monkeypatch.setattr(ports, "port_names", lambda: ["/dev/ttyACM0", "/dev/ttyUSB7"])
     with pytest.raises(
         PortError, match=r"no port /dev/ttyNONE; ports there are: /dev/ttyACM0, /dev/ttyUSB7\. .*sim://native"
     ):
         SerialTransport("/dev/ttyNONE")
-    monkeypatch.setattr(module, "port_names", list)
+    monkeypatch.setattr(ports, "port_names", list)
     with pytest.raises(PortError, match="this machine has no serial port now"):
         SerialTransport("/dev/ttyNONE")
 

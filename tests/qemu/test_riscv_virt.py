@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 
 from bitloop.boards import find_board
 from bitloop.data.dataset import Images
-from bitloop.errors import LinkError
+from bitloop.errors import DeviceResetError, LinkError
 from bitloop.firmware.build import firmware_elf
 from bitloop.link.session import Session
 from bitloop.link.transport import SerialTransport
@@ -33,6 +33,7 @@ TIMING = dataclasses.replace(USUAL_TIMING, timeout_s=0.5, image_timeout_s=0.5)
 
 CODE, RAM = 0x80000000, 0x80100000
 INSTRUCTION_FAULT, ILLEGAL_INSTRUCTION, LOAD_FAULT, STORE_FAULT = 1, 2, 5, 7
+FAULTS = {1: "instruction access fault", 2: "illegal instruction", 5: "load access fault", 7: "store access fault"}
 """Values of mcause: privileged ISA 1.11, table 3.6."""
 
 TURNS = 1000
@@ -115,7 +116,9 @@ def fault(url: str, model: Model, images: Images) -> dict[str, int]:
     with Session(transport, timing=TIMING, on_raw=said.extend) as session:
         made = plan(model, session.connect(), slots=4)
         session.upload(made.image, made.memory.total_bytes)
-        with pytest.raises(LinkError, match=r"the device restarted during the run \(boot 1 → 2, cause: fault\)"):
+        with pytest.raises(
+            LinkError, match=r"the device restarted during the run \(boot 1 → 2, cause: fault\)"
+        ) as caught:
             list(session.run(images.pixels[:1]))
         info = session.connect()
         assert (info.boot_count, info.reset_cause) == (2, ResetCause.FAULT)
@@ -124,7 +127,10 @@ def fault(url: str, model: Model, images: Images) -> dict[str, int]:
         assert (info.boot_count, info.reset_cause) == (3, ResetCause.UNKNOWN)
     found = re.search(rb"bitloop: trap mcause=(\w{8}) mepc=(\w{8}) mtval=(\w{8}) sp=(\w{8})\r\n", said)
     assert found, bytes(said)
-    return dict(zip(("mcause", "mepc", "mtval", "sp"), (int(word, 16) for word in found.groups()), strict=True))
+    told = dict(zip(("mcause", "mepc", "mtval", "sp"), (int(word, 16) for word in found.groups()), strict=True))
+    assert isinstance(caught.value, DeviceResetError)
+    assert f"{found[0].decode().strip()} ({FAULTS[told['mcause']]}; " in caught.value.panic
+    return told
 
 
 def test_an_illegal_instruction_is_told(with_code: Callable[..., str], models: Models, drawn_images: Images) -> None:

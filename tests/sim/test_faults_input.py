@@ -157,7 +157,8 @@ def test_a_device_that_dies_in_mid_run_leaves_what_was_measured(
     bitloop: Command, model_file: Path, tmp_path: Path, fault: str, words: str
 ) -> None:
     url = f"sim://native?fault={fault},after:40"
-    outcome = bitloop("run", str(model_file), "--device", url, "--slots", "4", "--timeout", "0.6", *run_into(tmp_path))
+    waits = ("--timeout", "0.6", "--reconnect", "0" if fault == "reset" else "0.5")
+    outcome = bitloop("run", str(model_file), "--device", url, "--slots", "4", *waits, *run_into(tmp_path))
     assert outcome.code == 6
     assert words in outcome.err
     document = json.loads((tmp_path / "run/run.json").read_text())
@@ -219,4 +220,5 @@ def test_ctrl_c_in_mid_run_keeps_what_was_measured(model_file: Path, tmp_path: P
     assert 0 < len(samples) == document["dataset"]["measured"] < 120
     assert document["error"]["exit_code"] == 130
     assert "INTERRUPTED after" in (tmp_path / "run/report.html").read_text()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "run.json", "samples.jsonl"]
+    names = ["begun.json", "model.blm", "parts.json", "report.html", "run.json", "samples.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "run").glob("[!.]*")) == names

@@ -298,7 +298,7 @@ def test_reset_in_the_middle_of_a_pass(models: Models, drawn_images: Images) -> 
 @pytest.mark.parametrize("after", [60, 160, 400])
 def test_what_was_measured_is_kept(models: Models, drawn_images: Images, fault: str, after: int) -> None:
     """Frames by the hundred: within the first batches, and within a later one."""
-    options = RunOptions(placement="stream", slots=4, timing=QUICK, warm_up_images=0)
+    options = RunOptions(placement="stream", slots=4, timing=QUICK, warm_up_images=0, reconnect_s=0.0)
     url = f"sim://native?body=256&window=2k&fault={fault}:after={after}"
     record = run(models("mlp8k", "int8"), url, drawn_images, options=options)
     assert (record.status, record.verdict, record.exit_code) == ("failed", "failed", 6)

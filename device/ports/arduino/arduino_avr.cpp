@@ -5,23 +5,28 @@
 #if defined(ARDUINO_ARCH_AVR)
 
 #include <avr/wdt.h>
+#include <util/atomic.h>
+#include <util/delay_basic.h>
 
 #include "arduino_board.h"
 #include "bl_boot.h"
 #include "bl_stack.h"
 
 #ifndef BL_STACK_BYTES
-#define BL_STACK_BYTES 1280
+#define BL_STACK_BYTES 1152
 #endif
 #ifndef BL_BODY_BYTES
-#define BL_BODY_BYTES 112 /* so that two encoded frames fit a ring of 256 */
+#define BL_BODY_BYTES 200 /* so that two encoded frames fit a ring of 512 */
+#endif
+#ifndef BL_SEND_BODY_BYTES
+#define BL_SEND_BODY_BYTES 112
 #endif
 
 #if RAMEND - RAMSTART < 4095
 #error "bitloop takes 2 KB of RAM itself: choose an AVR with 4 KB or more, such as an ATmega2560"
 #endif
 #if SERIAL_RX_BUFFER_SIZE < 128
-#error "the receive buffer holds no frame: build with -DSERIAL_RX_BUFFER_SIZE=256"
+#error "the receive buffer holds no frame: build with -DSERIAL_RX_BUFFER_SIZE=512"
 #endif
 
 /* Of the linker's own script; the arena begins where it lets a heap begin. Nothing here allocates. */
@@ -31,7 +36,7 @@ static const char isa[] BL_CONST = "AVR, " ARDUINO_TEXT(__AVR_DEVICE_NAME__);
 
 static bl_boot_record boot __attribute__((section(".noinit")));
 static uint8_t receive_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
-static uint8_t send_buffer[BL_FRAME_BYTES(BL_BODY_BYTES)];
+static uint8_t send_buffer[BL_FRAME_BYTES(BL_SEND_BODY_BYTES)];
 
 /* --- reset ------------------------------------------------------------------------------------------------------- */
 
@@ -57,13 +62,22 @@ static uint8_t reset_cause(void)
 
 /* --- line -------------------------------------------------------------------------------------------------------- */
 
+/* Where Serial's ring is larger than 256 its places are of two bytes, which Serial reads and writes with interrupts on:
+ * half of one may be of before an interrupt. So none is let in meanwhile; a byte at a time, so that none waits long. */
 static size_t serial_read(void *context, uint8_t *data, size_t capacity)
 {
     size_t count = 0;
+    int received = 0;
 
     (void)context;
-    while (count < capacity && Serial.available() > 0) {
-        data[count++] = (uint8_t)Serial.read();
+    while (count < capacity && received >= 0) {
+        ATOMIC_BLOCK(ATOMIC_FORCEON)
+        {
+            received = Serial.read();
+        }
+        if (received >= 0) {
+            data[count++] = (uint8_t)received;
+        }
     }
     return count;
 }
@@ -82,6 +96,50 @@ static void serial_flush(void *context)
     while (Serial.availableForWrite() < SERIAL_TX_BUFFER_SIZE - 1) {
     }
 }
+
+#if defined(HAVE_HWSERIAL0) /* else Serial is the chip's own USB, which has no rate */
+
+/* An interrupt that receives a byte takes about 100 cycles, one of the others that come between as long, and the USART
+ * holds two bytes meanwhile: 320 cycles a byte are enough. */
+static const uint32_t MOST_BAUD = F_CPU / 32;
+
+/* What Serial.begin sets UBRR to (its own words), and whether it divides by 16 instead of 8. */
+static uint16_t divisor_of(uint32_t baud, bool *by_16)
+{
+    uint16_t setting = (uint16_t)((F_CPU / 4 / baud - 1) / 2);
+
+    *by_16 = (F_CPU == 16000000UL && baud == 57600) || setting > 4095;
+    return *by_16 ? (uint16_t)((F_CPU / 8 / baud - 1) / 2) : setting;
+}
+
+static uint32_t nearest_baud(void *context, uint32_t baud)
+{
+    bool by_16;
+    uint32_t clocks, real, off;
+
+    (void)context;
+    if (baud < F_CPU / 65536 || baud > MOST_BAUD) {
+        return 0;
+    }
+    clocks = (divisor_of(baud, &by_16) + 1ul) * (by_16 ? 16u : 8u); /* a bit */
+    real = (F_CPU + clocks / 2) / clocks;
+    off = real > baud ? real - baud : baud - real;
+    return off * 1000u <= baud * BL_MAX_BAUD_ERROR_PERMILLE ? real : 0;
+}
+
+/* The bits of two characters, which the USART itself holds when Serial's ring is empty, must have left before: by the
+ * clock, for the flag that says so (TXC) is one that QEMU does not keep. 4 cycles a turn of the loop. */
+static void set_baud(void *context, uint32_t baud)
+{
+    static uint32_t present = BL_BAUD;
+
+    serial_flush(context);
+    _delay_loop_2((uint16_t)(F_CPU / 4 * 20 / present + 1));
+    Serial.begin(baud);
+    present = baud;
+}
+
+#endif
 
 /* --- time -------------------------------------------------------------------------------------------------------- */
 
@@ -135,6 +193,19 @@ static uint64_t timer_read(void *context)
     uint64_t now = counted + ((uint64_t)turns << 16);
     sei();
     return now;
+}
+
+/* The timer's cycles as milliseconds. What was not asked for in 268 s (at 16 MHz) is lost. */
+static uint32_t milliseconds(void *context)
+{
+    static uint32_t passed_ms;
+    static uint32_t counted_to;
+    uint32_t cycles = (uint32_t)timer_read(context) - counted_to;
+    uint32_t passed = cycles / (F_CPU / 1000);
+
+    passed_ms += passed;
+    counted_to += passed * (F_CPU / 1000);
+    return passed_ms;
 }
 
 static void timer_start(void)
@@ -197,6 +268,13 @@ void arduino_start(bl_port *port)
     port->read = serial_read;
     port->write = serial_write;
     port->flush = serial_flush;
+#if defined(HAVE_HWSERIAL0)
+    port->nearest_baud = nearest_baud;
+    port->set_baud = set_baud;
+    port->milliseconds = milliseconds;
+    port->boot_baud = BL_BAUD;
+    port->max_baud = MOST_BAUD;
+#endif
     port->ticks = timer_read;
     port->stack_peak = stack_peak;
     port->stack_paint = stack_paint;
@@ -205,7 +283,7 @@ void arduino_start(bl_port *port)
     port->receive_buffer = receive_buffer;
     port->send_buffer = send_buffer;
     port->body_bytes = BL_BODY_BYTES;
-    port->send_body_bytes = BL_BODY_BYTES;
+    port->send_body_bytes = BL_SEND_BODY_BYTES;
     port->window_bytes = SERIAL_RX_BUFFER_SIZE - 1;
     port->static_bytes = (uint32_t)(__heap_start - __data_start);
     port->isa = isa;

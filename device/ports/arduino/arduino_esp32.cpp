@@ -47,6 +47,7 @@ extern "C" uint8_t _data_start[], _data_end[], _bss_start[], _bss_end[];
 static RTC_NOINIT_ATTR bl_boot_record boot;
 static uint8_t receive_buffer[BL_FRAME_BYTES(BODY_BYTES)];
 static uint8_t send_buffer[BL_FRAME_BYTES(BODY_BYTES)];
+static uint8_t code_tables[BL_CODE_TABLES_BYTES];
 static uint32_t slept_at_ms;
 
 /* --- line: a UART, or the chip's own USB where ARDUINO_USB_CDC_ON_BOOT makes that Serial ------------------------- */
@@ -74,6 +75,33 @@ static void serial_flush(void *context)
     (void)context;
     Serial.flush();
 }
+
+#if !ARDUINO_USB_CDC_ON_BOOT /* else there is no rate */
+
+/* Sixteenths of a divisor of 40 MHz (the slowest of the clocks that the family's UARTs are given) are 0.4 % at the
+ * highest of these rates, and still fit its register at the lowest. */
+static const uint32_t LEAST_BAUD = 1200, MOST_BAUD = 2000000;
+
+static uint32_t nearest_baud(void *context, uint32_t baud)
+{
+    (void)context;
+    return baud >= LEAST_BAUD && baud <= MOST_BAUD ? baud : 0;
+}
+
+/* begin would start the driver anew, and lose its ring. */
+static void set_baud(void *context, uint32_t baud)
+{
+    serial_flush(context);
+    Serial.updateBaudRate(baud);
+}
+
+static uint32_t milliseconds(void *context)
+{
+    (void)context;
+    return (uint32_t)millis();
+}
+
+#endif
 
 /* --- measurement ------------------------------------------------------------------------------------------------- */
 
@@ -146,6 +174,13 @@ void arduino_start(bl_port *port)
     port->read = serial_read;
     port->write = serial_write;
     port->flush = serial_flush;
+#if !ARDUINO_USB_CDC_ON_BOOT
+    port->nearest_baud = nearest_baud;
+    port->set_baud = set_baud;
+    port->milliseconds = milliseconds;
+    port->boot_baud = BL_BAUD;
+    port->max_baud = MOST_BAUD;
+#endif
     port->ticks = cycle_count;
     port->stack_peak = stack_peak;
     port->heap_free_least = heap_free_least;
@@ -153,6 +188,7 @@ void arduino_start(bl_port *port)
     port->send_buffer = send_buffer;
     port->body_bytes = BODY_BYTES;
     port->send_body_bytes = BODY_BYTES;
+    port->code_tables = code_tables;
     port->window_bytes = (ring_bytes >= RING_BYTES ? RING_BYTES : DEFAULT_RING_BYTES) - 1;
     port->static_bytes = (uint32_t)(_data_end - _data_start) + (uint32_t)(_bss_end - _bss_start);
     port->pixel_table = bl_pixel_table;

@@ -1,5 +1,6 @@
 /* Any other Arduino board: only what every core has, Serial and micros. Larger than the default an arena is made by
- * -DBL_ARENA_BYTES. */
+ * -DBL_ARENA_BYTES. -DBL_MAX_BAUD says that Serial is a UART which takes every rate up to that one, within 2 %: no core
+ * tells what it makes of a rate, so that without it the rate is fixed. */
 #include <Arduino.h>
 
 #if !defined(ARDUINO_ARCH_AVR) && !defined(ARDUINO_ARCH_ESP32)
@@ -57,6 +58,28 @@ static void serial_flush(void *context)
     Serial.flush();
 }
 
+#if defined(BL_MAX_BAUD)
+
+static uint32_t nearest_baud(void *context, uint32_t baud)
+{
+    (void)context;
+    return baud >= BL_BAUD && baud <= BL_MAX_BAUD ? baud : 0;
+}
+
+static void set_baud(void *context, uint32_t baud)
+{
+    serial_flush(context);
+    Serial.begin(baud);
+}
+
+static uint32_t milliseconds(void *context)
+{
+    (void)context;
+    return (uint32_t)millis();
+}
+
+#endif
+
 /* It turns over every 72 minutes. */
 static uint64_t microseconds(void *context)
 {
@@ -74,6 +97,13 @@ void arduino_start(bl_port *port)
     port->read = serial_read;
     port->write = serial_write;
     port->flush = serial_flush;
+#if defined(BL_MAX_BAUD)
+    port->nearest_baud = nearest_baud;
+    port->set_baud = set_baud;
+    port->milliseconds = milliseconds;
+    port->boot_baud = BL_BAUD;
+    port->max_baud = BL_MAX_BAUD;
+#endif
     port->ticks = microseconds;
     port->arena = (uint8_t *)arena;
     port->arena_bytes = arduino_arena_cap() < there ? arduino_arena_cap() : there;

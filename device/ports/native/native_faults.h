@@ -16,10 +16,11 @@ typedef enum {
     FAULT_PROBE,    /* one probe result has a wrong bit */
     FAULT_VERSION,  /* the device speaks another protocol */
     FAULT_WITHOUT,  /* the device says that it does not know a kind of layer */
-    FAULT_SILENT,   /* these four begin when `after` frames have been sent */
+    FAULT_SILENT,   /* these five begin when `after` frames have been sent */
     FAULT_GARBAGE,
     FAULT_CRASH,
-    FAULT_RESET,
+    FAULT_FREEZE,
+    FAULT_RESET,    /* and again each time that `every` more were */
     FAULT_NOISE,    /* sent bytes are lost or have a bit flipped */
     FAULT_LOG       /* a LOG frame and raw text at boot */
 } fault_kind;
@@ -31,10 +32,12 @@ typedef struct {
     bool has_image;
     bool has_element;
     bool has_bit;
+    bool has_after;
     uint32_t image;
     uint32_t element;
     uint32_t bit;
     uint32_t after;
+    uint32_t every; /* 0: once */
     double drop;
     double flip;
 } fault;
@@ -50,6 +53,12 @@ const char *faults_add(faults *all, const char *spec);
 
 /* The first fault of a kind, or NULL. */
 const fault *faults_find(const faults *all, fault_kind kind);
+
+/* Has a fault of this kind begun, now that `frames` were sent? */
+bool faults_due(const faults *all, fault_kind kind, uint32_t frames);
+
+/* Make noise of what is about to be sent. Returns the new length, which is not longer. */
+size_t faults_apply_line(faults *all, uint32_t frames, uint8_t *bytes, size_t length);
 
 /* Change the arena after an image was accepted. Returns NULL, or why a fault does not fit the image. */
 const char *faults_apply_image(const faults *all, uint8_t *arena);

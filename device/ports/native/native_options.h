@@ -3,16 +3,22 @@
 #define NATIVE_OPTIONS_H
 
 #include "native_faults.h"
+#include "native_limits.h"
 
 typedef struct {
-    bool listens;          /* else `fd` is an inherited socket */
-    int fd;
-    uint16_t port;         /* 0: any */
+    int32_t fd;            /* an inherited socket; -1: it listens */
+    int32_t port;          /* on 127.0.0.1; 0: any, -1: it does not listen */
     uint32_t arena_bytes;
     uint16_t body_bytes;
+    uint16_t send_body_bytes;
     uint32_t window_bytes;
     uint32_t boot_count;
     const char *board;
+    uint32_t compute_us;   /* the least that an image takes */
+    int32_t rate_fd;         /* -1: the line's rate cannot be changed */
+    uint32_t boot_baud;
+    uint32_t max_baud;
+    native_limits limits;
     faults faults;
 } native_options;
 

@@ -1,114 +1,45 @@
 /* bitloop-sim: the core as a process of its own behind a stream socket. */
 #define _POSIX_C_SOURCE 200809L
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "native_faults.h"
 #include "native_identity.h"
+#include "native_limits.h"
+#include "native_line.h"
 #include "native_options.h"
 
-enum { EXIT_CRASHED = 70 };
+enum { EXIT_CRASHED = 70, WAKE_MS = 100 };
+
+static const uint64_t NEVER = UINT64_MAX;
 
 typedef struct {
     bl_server server;
     bl_port port;
+    native_line line;
     faults faults;
-    int fd;
-    bool closed;
-    bool reset_done;
-    bool reset_pending;
+    native_limits limits;
+    bool was_reset;
+    jmp_buf reset;        /* out of whatever the core is at */
+    uint64_t reset_at;    /* frames sent at which it resets next */
     uint32_t frames;      /* sent since the process began */
-    uint8_t *input;       /* received bytes [begin, end) that the core has not read */
-    size_t input_capacity;
-    size_t input_begin;
-    size_t input_end;
+    uint32_t baud;        /* the rate that the line has */
+    uint32_t compute_us;  /* the least that an image takes */
+    uint64_t computed_at; /* when the last image was done, or the first could begin, in microseconds on the wall */
     uint8_t *output;      /* the encoded frame that is being written */
     size_t output_capacity;
     size_t output_length;
-    uint8_t *tap;         /* a decoded frame, while faults change it */
+    uint8_t *tap;         /* a decoded frame, while it is changed */
     float pixel_table[256];
 } simulator;
 
-/* --- the line ----------------------------------------------------------------------------------------------------- */
-
-/* Take what the socket holds, as far as there is room. */
-static void receive(simulator *s)
-{
-    ssize_t count;
-
-    if (s->input_begin > 0) {
-        memmove(s->input, s->input + s->input_begin, s->input_end - s->input_begin);
-        s->input_end -= s->input_begin;
-        s->input_begin = 0;
-    }
-    if (s->input_end == s->input_capacity) {
-        return;
-    }
-    count = recv(s->fd, s->input + s->input_end, s->input_capacity - s->input_end, 0);
-    if (count > 0) {
-        s->input_end += (size_t)count;
-    } else if (count == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-        s->closed = true;
-    }
-}
-
-static void wait_for(simulator *s, bool writable)
-{
-    struct pollfd entry = {.fd = s->fd, .events = 0, .revents = 0};
-
-    if (writable) {
-        entry.events |= POLLOUT;
-    }
-    if (s->input_end - s->input_begin < s->input_capacity) {
-        entry.events |= POLLIN;
-    }
-    (void)poll(&entry, 1, -1);
-    if (entry.revents & (POLLIN | POLLHUP | POLLERR)) {
-        receive(s);
-    }
-}
-
-static void send_all(simulator *s, const uint8_t *data, size_t length)
-{
-    while (length > 0 && !s->closed) {
-        ssize_t count = send(s->fd, data, length, MSG_NOSIGNAL);
-        if (count > 0) {
-            data += count;
-            length -= (size_t)count;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            wait_for(s, true);
-        } else if (errno != EINTR) {
-            s->closed = true;
-        }
-    }
-}
-
-static size_t port_read(void *context, uint8_t *data, size_t capacity)
-{
-    simulator *s = context;
-    size_t count;
-
-    if (s->input_begin == s->input_end) {
-        receive(s);
-    }
-    count = s->input_end - s->input_begin;
-    count = count < capacity ? count : capacity;
-    memcpy(data, s->input + s->input_begin, count);
-    s->input_begin += count;
-    return count;
-}
-
-/* --- faults of the line ------------------------------------------------------------------------------------------- */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 static void append(void *context, const uint8_t *data, size_t length)
 {
@@ -118,70 +49,120 @@ static void append(void *context, const uint8_t *data, size_t length)
     s->output_length += length;
 }
 
-/* Decode the frame in `output`, let the faults change it, encode it again. */
+/* Decode the frame in `output`, let faults and limits change it, encode it again. */
 static void change_frame(simulator *s)
 {
     bl_frame_decoder decoder;
     size_t length;
 
-    bl_frame_decoder_init(&decoder, s->tap, BL_FRAME_BYTES(s->port.body_bytes));
+    bl_frame_decoder_init(&decoder, s->tap, BL_FRAME_BYTES(s->port.send_body_bytes));
     for (size_t i = 0; i < s->output_length; i++) {
         (void)bl_frame_decode(&decoder, s->output[i]);
     }
-    length = faults_apply_frame(&s->faults, s->tap, decoder.length - BL_FRAME_CRC_BYTES);
+    length = native_limits_apply(&s->limits, s->tap, decoder.length - BL_FRAME_CRC_BYTES);
+    length = faults_apply_frame(&s->faults, s->tap, length);
     s->output_length = 0;
     if (length > 0) {
         bl_frame_encode(s->tap, length, append, s);
     }
 }
 
-static void add_noise(simulator *s, const fault *noise)
+static void hang_if_frozen(simulator *s)
 {
-    size_t kept = 0;
-
-    for (size_t i = 0; i < s->output_length; i++) {
-        uint8_t byte = s->output[i];
-        if (faults_random(&s->faults) < noise->drop) {
-            continue;
-        }
-        if (faults_random(&s->faults) < noise->flip) {
-            byte ^= (uint8_t)(1u << (unsigned)(faults_random(&s->faults) * 8.0));
-        }
-        s->output[kept++] = byte;
+    if (faults_due(&s->faults, FAULT_FREEZE, s->frames)) {
+        native_line_hang(&s->line);
     }
-    s->output_length = kept;
 }
 
-static bool due(const simulator *s, fault_kind kind)
+/* A reset leaves the core in the midst of what it does. Where the line has closed all is over anyway. */
+static void reset_if_due(simulator *s)
 {
-    const fault *f = faults_find(&s->faults, kind);
+    const fault *reset = faults_find(&s->faults, FAULT_RESET);
 
-    return f != NULL && s->frames >= f->after;
+    if (s->frames >= s->reset_at && !s->line.closed) {
+        s->reset_at = reset->every > 0 ? s->frames + (uint64_t)reset->every : NEVER;
+        longjmp(s->reset, 1);
+    }
 }
 
 static void send_output(simulator *s)
 {
-    const fault *noise = faults_find(&s->faults, FAULT_NOISE);
-
-    if (due(s, FAULT_CRASH)) {
+    if (faults_due(&s->faults, FAULT_CRASH, s->frames)) {
         _exit(EXIT_CRASHED);
     }
-    if (due(s, FAULT_RESET) && !s->reset_done) {
-        s->reset_pending = true;
-    }
-    if (!due(s, FAULT_SILENT) && !s->reset_pending) {
-        if (faults_change_frames(&s->faults)) {
+    reset_if_due(s);
+    if (!faults_due(&s->faults, FAULT_SILENT, s->frames)) {
+        if (faults_change_frames(&s->faults) || native_limits_any(&s->limits)) {
             change_frame(s);
         }
-        for (size_t i = 0; due(s, FAULT_GARBAGE) && i < s->output_length; i++) {
-            s->output[i] = (uint8_t)(faults_random(&s->faults) * 256.0);
-        }
-        if (noise != NULL) {
-            add_noise(s, noise);
-        }
-        send_all(s, s->output, s->output_length);
+        s->output_length = faults_apply_line(&s->faults, s->frames, s->output, s->output_length);
+        native_line_send(&s->line, s->output, s->output_length);
     }
     s->frames++;
+    hang_if_frozen(s);
+}
+
+/* --- time --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+static void sleep_until(uint64_t wake_us)
+{
+    for (uint64_t now = now_us(); now < wake_us; now = now_us()) {
+        struct timespec rest = {.tv_sec = (time_t)((wake_us - now) / 1000000u),
+                                .tv_nsec = (long)((wake_us - now) % 1000000u * 1000u)};
+        (void)nanosleep(&rest, NULL);
+    }
+}
+
+/* Is there an image to be computed, though nothing more may come? */
+static bool has_work(const bl_server *server)
+{
+    const bl_server_run *run = &server->run;
+    uint32_t pixels = server->header.pixels;
+    uint32_t wanted = run->mode == BL_MODE_TIMING ? run->limit : (run->computed + 1u) * pixels;
+
+    return server->state == BL_SERVER_RUNNING && run->next >= wanted && run->computed * pixels < run->limit &&
+           server->stream.next >= server->stream.limit;
+}
+
+/* The next image begins from here on. Not if the one before has just been done: then it began with that, so that what a
+ * sleep took too long is made up for. */
+static void note_free(simulator *s)
+{
+    if (s->compute_us > 0 && !has_work(&s->server)) {
+        s->computed_at = now_us();
+    }
+}
+
+/* An image is done: take the time that it should have taken. */
+static void take_time(simulator *s)
+{
+    uint64_t now;
+
+    s->computed_at += s->compute_us;
+    now = now_us();
+    if (now > s->computed_at) {
+        s->computed_at = now;
+    } else {
+        sleep_until(s->computed_at);
+    }
+}
+
+/* --- the port ----------------------------------------------------------------------------------------------------- */
+
+static size_t port_read(void *context, uint8_t *data, size_t capacity)
+{
+    simulator *s = context;
+
+    note_free(s); /* what comes now may be the last byte of an image */
+    return native_line_read(&s->line, data, capacity);
 }
 
 static void port_write(void *context, const uint8_t *data, size_t length)
@@ -196,8 +177,6 @@ static void port_write(void *context, const uint8_t *data, size_t length)
     }
 }
 
-/* --- the rest of the port ----------------------------------------------------------------------------------------- */
-
 /* Processor time of the thread rather than the wall clock: what other processes do meanwhile is not counted. */
 static uint64_t port_ticks(void *context)
 {
@@ -206,6 +185,30 @@ static uint64_t port_ticks(void *context)
     (void)context;
     (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Any rate that a UART's divisor might be made for. */
+static uint32_t port_nearest_baud(void *context, uint32_t baud)
+{
+    const simulator *s = context;
+
+    return baud <= s->port.max_baud ? baud : 0;
+}
+
+static void port_set_baud(void *context, uint32_t baud)
+{
+    simulator *s = context;
+
+    if (baud != s->baud) {
+        s->baud = baud;
+        native_line_tell_rate(&s->line, baud);
+    }
+}
+
+static uint32_t port_milliseconds(void *context)
+{
+    (void)context;
+    return (uint32_t)(now_us() / 1000u);
 }
 
 static void port_image_loaded(void *context, uint8_t *arena)
@@ -224,7 +227,12 @@ static void port_layer_done(void *context, uint16_t layer, float *output, uint32
     simulator *s = context;
 
     faults_apply_layer(&s->faults, layer, s->server.run.computed, output, count);
+    if (layer == s->server.run.last_layer && s->compute_us > 0) {
+        take_time(s);
+    }
 }
+
+/* --- running ------------------------------------------------------------------------------------------------------ */
 
 static void boot(simulator *s)
 {
@@ -236,60 +244,43 @@ static void boot(simulator *s)
     if (probe != NULL) {
         s->server.probe_results[probe->number % BL_PROBE_COUNT] ^= 1u;
     }
-    if (s->reset_done || faults_find(&s->faults, FAULT_LOG) != NULL) {
-        send_all(s, (const uint8_t *)banner, sizeof banner - 1);
+    if (s->was_reset || faults_find(&s->faults, FAULT_LOG) != NULL) {
+        native_line_send(&s->line, (const uint8_t *)banner, sizeof banner - 1);
     }
     if (faults_find(&s->faults, FAULT_LOG) != NULL) {
         bl_server_log(&s->server, BL_LOG_INFO, text, sizeof text - 1);
     }
 }
 
+static void forget(simulator *s)
+{
+    s->was_reset = true;
+    s->output_length = 0;
+    native_line_forget(&s->line);
+    s->port.boot_count++;
+    s->port.reset_cause = BL_RESET_SOFTWARE;
+    port_set_baud(s, s->port.boot_baud);
+}
+
 static void serve(simulator *s)
 {
+    hang_if_frozen(s);
+    if (setjmp(s->reset) != 0) {
+        forget(s);
+    }
     boot(s);
-    while (!s->closed) {
-        bool busy = bl_server_poll(&s->server);
-        if (s->reset_pending) {
-            s->reset_pending = false;
-            s->reset_done = true;
-            s->port.boot_count++;
-            s->port.reset_cause = BL_RESET_SOFTWARE;
-            boot(s);
-        } else if (!busy) {
-            wait_for(s, false);
+    while (!s->line.closed) {
+        if (!bl_server_poll(&s->server)) {
+            native_line_wait(&s->line, s->port.milliseconds != NULL ? WAKE_MS : -1);
+            s->computed_at = now_us(); /* an image that waited for an acknowledgement was not computed either */
         }
     }
 }
 
 /* --- set-up ------------------------------------------------------------------------------------------------------- */
 
-static int accept_one(uint16_t port)
-{
-    struct sockaddr_in address;
-    socklen_t length = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int fd;
-    int on = 1;
-
-    memset(&address, 0, sizeof address);
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(port);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0 ||
-        getsockname(listener, (struct sockaddr *)&address, &length) != 0) {
-        return -1;
-    }
-    (void)printf("%u\n", (unsigned)ntohs(address.sin_port));
-    (void)fflush(stdout);
-    fd = accept(listener, NULL, NULL);
-    (void)close(listener);
-    if (fd >= 0) {
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
-    return fd;
-}
-
-static bool allocate(simulator *s)
+/* All buffers; `input` is the line's. */
+static bool allocate(simulator *s, uint8_t **input)
 {
     bl_port *p = &s->port;
 
@@ -297,17 +288,23 @@ static bool allocate(simulator *s)
     p->arena = malloc(bl_align4(p->arena_bytes) + 4u);
     p->receive_buffer = malloc(BL_FRAME_BYTES(p->body_bytes));
     p->send_buffer = malloc(BL_FRAME_BYTES(p->send_body_bytes));
-    p->code_tables = malloc(BL_CODE_TABLES_BYTES);
-    s->tap = malloc(BL_FRAME_BYTES(p->body_bytes));
-    s->input_capacity = p->window_bytes;
-    s->input = malloc(s->input_capacity);
-    s->output_capacity = BL_FRAME_ENCODED_BYTES(BL_FRAME_BYTES(p->body_bytes));
+    s->tap = malloc(BL_FRAME_BYTES(p->send_body_bytes));
+    *input = malloc(p->window_bytes);
+    s->output_capacity = BL_FRAME_ENCODED_BYTES(BL_FRAME_BYTES(p->send_body_bytes));
     s->output = malloc(s->output_capacity);
-    p->static_bytes = (uint32_t)(sizeof *s + 3u * BL_FRAME_BYTES(p->body_bytes) + s->input_capacity + s->output_capacity);
-    return p->arena && p->receive_buffer && p->send_buffer && p->code_tables && s->tap && s->input && s->output;
+    p->static_bytes = (uint32_t)(sizeof *s + BL_FRAME_BYTES(p->body_bytes) + 2u * BL_FRAME_BYTES(p->send_body_bytes) +
+                                 p->window_bytes + s->output_capacity);
+    if (s->limits.codings & BL_CODING_CODES) {
+        p->code_tables = malloc(BL_CODE_TABLES_BYTES);
+        p->static_bytes += BL_CODE_TABLES_BYTES;
+        if (p->code_tables == NULL) {
+            return false;
+        }
+    }
+    return p->arena && p->receive_buffer && p->send_buffer && s->tap && *input && s->output;
 }
 
-static void fill_port(simulator *s)
+static void fill_port(simulator *s, const native_options *options)
 {
     bl_port *p = &s->port;
 
@@ -317,9 +314,22 @@ static void fill_port(simulator *s)
     p->write = port_write;
     p->ticks = port_ticks;
     p->image_loaded = port_image_loaded;
-    if (faults_find(&s->faults, FAULT_LAYER) != NULL) {
+    if (faults_find(&s->faults, FAULT_LAYER) != NULL || options->compute_us > 0) {
         p->layer_done = port_layer_done;
     }
+    if (options->rate_fd >= 0) {
+        p->nearest_baud = port_nearest_baud;
+        p->set_baud = port_set_baud;
+        p->milliseconds = port_milliseconds;
+        p->boot_baud = options->boot_baud;
+        p->max_baud = options->max_baud;
+    }
+    p->arena_bytes = options->arena_bytes;
+    p->body_bytes = options->body_bytes;
+    p->send_body_bytes = options->send_body_bytes;
+    p->window_bytes = options->window_bytes;
+    p->boot_count = options->boot_count;
+    p->board = options->board;
     p->pixel_table = s->pixel_table;
     p->firmware_version = native_firmware_version;
     p->firmware_hash = native_firmware_hash;
@@ -336,25 +346,28 @@ int main(int argc, char **argv)
 {
     static simulator s;
     native_options options;
+    const fault *reset;
+    uint8_t *input;
+    int fd;
     int status = native_options_parse(&options, argc, argv);
 
     if (status >= 0) {
         return status;
     }
+    (void)signal(SIGPIPE, SIG_IGN); /* whoever was told of the rate may go */
     s.faults = options.faults;
-    s.port.board = options.board;
-    s.port.arena_bytes = options.arena_bytes;
-    s.port.body_bytes = options.body_bytes;
-    s.port.send_body_bytes = options.body_bytes;
-    s.port.window_bytes = options.window_bytes;
-    s.port.boot_count = options.boot_count;
-    fill_port(&s);
-    if (!allocate(&s)) {
+    s.limits = options.limits;
+    s.compute_us = options.compute_us;
+    s.baud = options.boot_baud;
+    reset = faults_find(&s.faults, FAULT_RESET);
+    s.reset_at = reset != NULL ? reset->after : NEVER;
+    fill_port(&s, &options);
+    if (!allocate(&s, &input)) {
         (void)fputs("bitloop-sim: out of memory\n", stderr);
         return EXIT_FAILURE;
     }
-    s.fd = options.listens ? accept_one(options.port) : options.fd;
-    if (s.fd < 0 || fcntl(s.fd, F_SETFL, fcntl(s.fd, F_GETFL) | O_NONBLOCK) < 0) {
+    fd = options.port >= 0 ? native_line_accept((uint16_t)options.port) : options.fd;
+    if (fd < 0 || !native_line_init(&s.line, fd, options.rate_fd, input, options.window_bytes)) {
         (void)fprintf(stderr, "bitloop-sim: the socket cannot be used: %s\n", strerror(errno));
         return EXIT_FAILURE;
     }

@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The size is a power of two, at most 32768; one byte of it stays empty. */
+/* Any size from 2 to 65535; one byte of it stays empty. */
 typedef struct {
     uint8_t *bytes;
-    uint16_t mask;          /* size - 1 */
+    uint16_t size;
     volatile uint16_t head; /* where the interrupt puts; only it writes this */
     volatile uint16_t tail; /* where the main program gets; only it writes this */
     volatile uint32_t lost; /* bytes that found the ring full */
@@ -18,22 +18,29 @@ typedef struct {
 static inline void bl_ring_init(bl_ring *ring, uint8_t *bytes, uint16_t size)
 {
     ring->bytes = bytes;
-    ring->mask = (uint16_t)(size - 1u);
+    ring->size = size;
     ring->head = 0;
     ring->tail = 0;
     ring->lost = 0;
 }
 
+/* The place behind `at`. Compared and not masked: a ring of two frames need not grow to a power of two. */
+static inline uint16_t bl_ring_behind(const bl_ring *ring, uint16_t at)
+{
+    return at + 1u == ring->size ? 0u : (uint16_t)(at + 1u);
+}
+
 /* From the interrupt: keep a byte, or count it as lost. */
 static inline void bl_ring_put(bl_ring *ring, uint8_t byte)
 {
-    uint16_t next = (uint16_t)((ring->head + 1u) & ring->mask);
+    uint16_t head = ring->head;
+    uint16_t next = bl_ring_behind(ring, head);
 
     if (next == ring->tail) {
         ring->lost++;
         return;
     }
-    ring->bytes[ring->head] = byte;
+    ring->bytes[head] = byte;
     __atomic_signal_fence(__ATOMIC_RELEASE); /* the byte before its announcement: `bytes` is not volatile */
     ring->head = next;
 }
@@ -54,7 +61,7 @@ static inline size_t bl_ring_get(bl_ring *ring, uint8_t *data, size_t capacity)
     __atomic_signal_fence(__ATOMIC_ACQUIRE);
     while (count < capacity && tail != head) {
         data[count++] = ring->bytes[tail];
-        tail = (uint16_t)((tail + 1u) & ring->mask);
+        tail = bl_ring_behind(ring, tail);
     }
     __atomic_signal_fence(__ATOMIC_RELEASE); /* all bytes are read before the interrupt may write over them */
     ring->tail = tail;

@@ -23,9 +23,8 @@
 #define DWT_CTRL CORTEX_M_REGISTER(0xE0001000u)
 #define DWT_CYCCNT CORTEX_M_REGISTER(0xE0001004u)
 
-enum { SYSTICK_BITS = 24 };
-static const uint32_t SYSTICK_TURN = (uint32_t)1 << SYSTICK_BITS;
-static const uint32_t CSR_ENABLE = 1u << 0, CSR_TICKINT = 1u << 1, CSR_CORE_CLOCK = 1u << 2;
+static const uint32_t SYSTICK_MOST = 0xFFFFFF;
+static const uint32_t CSR_ENABLE = 1u << 0, CSR_TICKINT = 1u << 1, CSR_CORE_CLOCK = 1u << 2, CSR_COUNTFLAG = 1u << 16;
 static const uint32_t ICSR_PENDSTCLR = 1u << 25, ICSR_PENDSTSET = 1u << 26;
 static const uint32_t CALIB_TENMS = 0xFFFFFFu;
 static const uint32_t AIRCR_KEY = 0x05FA0000u, AIRCR_SYSRESETREQ = 1u << 2;
@@ -57,9 +56,20 @@ void cortex_m_reset(void)
 
 static bool counts_cycles;
 static volatile uint64_t ticks;
+static uint32_t cycles_a_ms;
+static uint32_t milliseconds;
+static uint32_t milliseconds_at; /* the tick up to which they are counted */
 
-bool cortex_m_ticks_start(void)
+/* Cycles between two interrupts of SysTick: a power of two where it counts the ticks. */
+static uint32_t systick_turn(void)
 {
+    return SYST_RVR + 1u;
+}
+
+bool cortex_m_ticks_start(uint32_t clock_hz)
+{
+    uint32_t turn = clock_hz / CORTEX_M_TURNS_A_SECOND;
+
     DEMCR |= DEMCR_TRCENA;
     DWT_CYCCNT = 0;
     DWT_CTRL |= DWT_CYCCNTENA;
@@ -67,23 +77,31 @@ bool cortex_m_ticks_start(void)
         __asm__ volatile("nop");
     }
     counts_cycles = DWT_CYCCNT != 0;
+    cycles_a_ms = clock_hz / 1000u;
     if (!counts_cycles) {
-        SYST_RVR = SYSTICK_TURN - 1u;
-        SYST_CVR = 0;
-        SYST_CSR = CSR_CORE_CLOCK | CSR_TICKINT | CSR_ENABLE;
+        /* The longest turn of up to 0.1 s, so that an image is interrupted as seldom as can be. */
+        turn = SYSTICK_MOST + 1u;
+        while (turn > clock_hz / 10u) {
+            turn /= 2u;
+        }
     }
+    SYST_RVR = turn - 1u;
+    SYST_CVR = 0;
+    SYST_CSR = CSR_CORE_CLOCK | CSR_ENABLE | (counts_cycles ? 0u : CSR_TICKINT);
     return counts_cycles;
 }
 
+/* Where cycles are counted it ends a sleep, and is never taken: cortex_m_sleep. */
 void cortex_m_systick(void)
 {
-    ticks += SYSTICK_TURN;
+    ticks += systick_turn();
 }
 
 /* SysTick begins a new turn at each reading. So its interrupt, where an image takes longer than a turn, falls on the
  * same instruction each time the image is run, and costs the same. */
 static uint64_t systick_read(void)
 {
+    const uint32_t turn = systick_turn();
     uint32_t count;
     uint64_t now;
 
@@ -92,10 +110,10 @@ static uint64_t systick_read(void)
     if (ICSR & ICSR_PENDSTSET) {
         ICSR = ICSR_PENDSTCLR;
         count = SYST_CVR; /* the first may be of before the turn */
-        ticks += SYSTICK_TURN;
+        ticks += turn;
     }
     SYST_CVR = 0;
-    ticks += (SYSTICK_TURN - count) & (SYSTICK_TURN - 1u); /* it counts down, and reads 0 as a turn begins */
+    ticks += (turn - count) & (turn - 1u); /* it counts down, and reads 0 as a turn begins */
     now = ticks;
     cortex_m_interrupts_on();
     return now;
@@ -110,6 +128,36 @@ uint64_t cortex_m_ticks(void *context)
         return last;
     }
     return systick_read();
+}
+
+/* The DWT stands still in sleep: time on the wall is SysTick's. */
+uint32_t cortex_m_milliseconds(void *context)
+{
+    (void)context;
+    if (counts_cycles) {
+        if (SYST_CSR & CSR_COUNTFLAG) { /* since it was read last */
+            milliseconds += 1000u / CORTEX_M_TURNS_A_SECOND;
+        }
+    } else {
+        uint32_t passed = ((uint32_t)systick_read() - milliseconds_at) / cycles_a_ms;
+        milliseconds += passed;
+        milliseconds_at += passed * cycles_a_ms;
+    }
+    return milliseconds;
+}
+
+/* SysTick may interrupt an image only where it counts the image's ticks; elsewhere it may do so in sleep alone. Its
+ * register is written and not read: that would clear COUNTFLAG. */
+void cortex_m_sleep(void)
+{
+    if (counts_cycles) {
+        SYST_CSR = CSR_CORE_CLOCK | CSR_ENABLE | CSR_TICKINT;
+    }
+    cortex_m_wait_for_interrupt();
+    if (counts_cycles) {
+        SYST_CSR = CSR_CORE_CLOCK | CSR_ENABLE;
+        ICSR = ICSR_PENDSTCLR;
+    }
 }
 
 uint32_t cortex_m_calibrated_hz(void)

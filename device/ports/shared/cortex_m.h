@@ -40,12 +40,21 @@ void cortex_m_last_words(const uint8_t *text, size_t length);
 
 /* --- time -------------------------------------------------------------------------------------------------------- */
 
-/* Start the cycle counter of the DWT or, where that stands still, SysTick. Returns true if it is the cycle counter. */
-bool cortex_m_ticks_start(void);
+/* Start SysTick, and the cycle counter of the DWT. Returns true if that counts: else the ticks are SysTick's. `clock_hz`
+ * is the processor's. */
+bool cortex_m_ticks_start(uint32_t clock_hz);
 
 /* Clock cycles since then, for bl_port. By the DWT, the turns (2^32 cycles, 23 s at 180 MHz) in which nobody asks are
  * lost. */
 uint64_t cortex_m_ticks(void *context);
+
+/* For bl_port: SysTick's time in milliseconds, true to a twentieth of a second. Where ticks come of the DWT, all but one
+ * of its turns (CORTEX_M_TURNS_A_SECOND) are lost while nobody asks. It begins a new turn of SysTick where that counts
+ * the ticks: not to be called while an image is measured. */
+uint32_t cortex_m_milliseconds(void *context);
+
+/* SysTick's interrupt ends a sleep about so often. */
+#define CORTEX_M_TURNS_A_SECOND 20u
 
 /* The clock in Hz that the machine itself tells in SYST_CALIB, if SysTick's reference is an eighth of it as on every
  * STM32; 0 if it tells none. QEMU computes it from the emulated clock. On silicon it is a fixed number: 1 ms at the
@@ -70,6 +79,9 @@ static inline void cortex_m_wait_for_interrupt(void)
 {
     __asm__ volatile("dsb\n\twfi" ::: "memory");
 }
+
+/* Call with interrupts off: sleep until one is pending, or for a turn of SysTick at most. */
+void cortex_m_sleep(void);
 
 /* Enable interrupt `number`, 0 to 239. All have the same priority: none interrupts another. */
 static inline void cortex_m_interrupt_enable(unsigned number)

@@ -34,7 +34,10 @@ __attribute__((used)) const uint32_t bl_port_arena_cap = 0xFFFFFFFFu;
 
 static bl_boot_record boot __attribute__((section(".noinit")));
 static uint8_t receive_buffer[BL_FRAME_BYTES(BOARD_BODY_BYTES)];
-static uint8_t send_buffer[BL_FRAME_BYTES(BOARD_BODY_BYTES)];
+static uint8_t send_buffer[BL_FRAME_BYTES(BOARD_SEND_BODY_BYTES)];
+#if BOARD_CODE_TABLES
+static uint8_t code_tables[BL_CODE_TABLES_BYTES];
+#endif
 static bl_server server;
 static bl_port port;
 
@@ -98,19 +101,25 @@ static void fill_port(void)
     bool emulated = !(RCC_CR & CR_HSIRDY);
     bool fault = bl_boot_begin(&boot);
     stm32_clock clock = stm32_clock_start();
-    bool cycles = cortex_m_ticks_start();
+    bool cycles;
 
     if (emulated && cortex_m_calibrated_hz() != 0) {
         port.clock_hz = cortex_m_calibrated_hz();
     } else {
         port.clock_hz = clock.core_hz;
     }
+    cycles = cortex_m_ticks_start(port.clock_hz);
     stm32_pins_start();
     stm32_usart_start(clock.usart_hz, BL_BAUD);
     port.read = stm32_usart_read;
     port.write = stm32_usart_write;
     port.flush = stm32_usart_flush;
     port.overruns = stm32_usart_overruns;
+    port.nearest_baud = stm32_usart_nearest_baud;
+    port.set_baud = stm32_usart_set_baud;
+    port.milliseconds = cortex_m_milliseconds;
+    port.boot_baud = BL_BAUD;
+    port.max_baud = stm32_usart_max_baud();
     port.ticks = cortex_m_ticks;
     port.stack_peak = stack_peak;
     port.stack_paint = stack_paint;
@@ -119,7 +128,10 @@ static void fill_port(void)
     port.receive_buffer = receive_buffer;
     port.send_buffer = send_buffer;
     port.body_bytes = BOARD_BODY_BYTES;
-    port.send_body_bytes = BOARD_BODY_BYTES;
+    port.send_body_bytes = BOARD_SEND_BODY_BYTES;
+#if BOARD_CODE_TABLES
+    port.code_tables = code_tables;
+#endif
     port.window_bytes = BOARD_RING_BYTES - 1u;
     port.static_bytes = (uint32_t)(__bl_static_end - __bl_static_start);
     port.pixel_table = bl_pixel_table;

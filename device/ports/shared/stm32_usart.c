@@ -6,6 +6,7 @@
 #include "stm32_usart.h"
 
 #include "bl_ring.h"
+#include "bl_spec.h"
 #include "stm32_board.h"
 #include "cortex_m.h"
 
@@ -20,13 +21,24 @@ static const uint32_t CR1_RE = 1u << 2, CR1_TE = 1u << 3, CR1_RXNEIE = 1u << 5, 
 /* Reads of SR that take longer than a character at the slowest rate of any use. */
 enum { LAST_WAIT_READS = 200000 };
 
+/* 16 samples a bit (OVER8 is 0): BRR, the divisor in sixteenths, is clock / baud, and one sample takes a cycle at least.
+ * Above 2,000,000 baud not even the fastest of these chips would have 100 cycles left for a byte. */
+enum { LEAST_DIVISOR = 16, MOST_DIVISOR = 0xFFFF, MOST_BAUD = 2000000 };
+
 static uint8_t ring_bytes[BOARD_RING_BYTES];
 static bl_ring ring;
+static uint32_t bus_hz;
+
+static uint32_t divisor_of(uint32_t baud)
+{
+    return (bus_hz + baud / 2u) / baud;
+}
 
 void stm32_usart_start(uint32_t clock_hz, uint32_t baud)
 {
+    bus_hz = clock_hz;
     bl_ring_init(&ring, ring_bytes, sizeof ring_bytes);
-    USART_BRR = (clock_hz + baud / 2u) / baud; /* 16 samples a bit: the divisor in sixteenths is clock / baud */
+    USART_BRR = divisor_of(baud);
     USART_CR1 = CR1_UE | CR1_TE | CR1_RE | CR1_RXNEIE;
     cortex_m_interrupt_enable(STM32_USART_INTERRUPT);
 }
@@ -75,11 +87,42 @@ uint32_t stm32_usart_overruns(void *context)
     return ring.lost;
 }
 
+uint32_t stm32_usart_max_baud(void)
+{
+    uint32_t most = bus_hz / LEAST_DIVISOR;
+
+    return most < MOST_BAUD ? most : MOST_BAUD;
+}
+
+uint32_t stm32_usart_nearest_baud(void *context, uint32_t baud)
+{
+    uint32_t divisor, real, off;
+
+    (void)context;
+    if (baud == 0 || baud > stm32_usart_max_baud()) {
+        return 0;
+    }
+    divisor = divisor_of(baud);
+    if (divisor > MOST_DIVISOR) {
+        return 0;
+    }
+    real = (bus_hz + divisor / 2u) / divisor;
+    off = real > baud ? real - baud : baud - real;
+    return off * 1000u <= baud * BL_MAX_BAUD_ERROR_PERMILLE ? real : 0; /* both below 2^32: baud is 2,000,000 at most */
+}
+
+/* Not during a character (RM0008 27.3.4): TC says that the last has left. */
+void stm32_usart_set_baud(void *context, uint32_t baud)
+{
+    stm32_usart_flush(context);
+    USART_BRR = divisor_of(baud);
+}
+
 void stm32_usart_wait(void)
 {
     cortex_m_interrupts_off();
     if (bl_ring_empty(&ring)) {
-        cortex_m_wait_for_interrupt();
+        cortex_m_sleep();
     }
     cortex_m_interrupts_on();
 }

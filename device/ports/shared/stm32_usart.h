@@ -14,8 +14,13 @@ size_t stm32_usart_read(void *context, uint8_t *data, size_t capacity);
 void stm32_usart_write(void *context, const uint8_t *data, size_t length);
 void stm32_usart_flush(void *context);
 uint32_t stm32_usart_overruns(void *context);
+uint32_t stm32_usart_nearest_baud(void *context, uint32_t baud);
+void stm32_usart_set_baud(void *context, uint32_t baud);
 
-/* Sleep until there is something to read. Another interrupt may end the sleep too. */
+/* The highest rate that the USART's clock and the interrupt take. */
+uint32_t stm32_usart_max_baud(void);
+
+/* Sleep until there is something to read, or for 0.1 s. Another interrupt may end the sleep too. */
 void stm32_usart_wait(void);
 
 void stm32_usart_interrupt(void);

@@ -6,7 +6,7 @@
  *   uart16550_interrupts_off()   no interrupt is taken from here on; those that come stay pending
  *   uart16550_interrupts_on()
  *   uart16550_sleep()            with interrupts off: sleep until one is pending, be it already; then they are on
- *   BOARD_RING_BYTES             a power of two, up to 32768
+ *   BOARD_RING_BYTES             up to 65535
  *
  * and for uart16550_main.c BOARD_NAME, BOARD_ISA, BOARD_BODY_BYTES, BOARD_TICKS_PER_SECOND and
  *

@@ -21,6 +21,7 @@ __attribute__((used)) const uint32_t bl_port_arena_cap = 0xFFFFFFFFu;
 static bl_boot_record boot __attribute__((section(".noinit")));
 static uint8_t receive_buffer[BL_FRAME_BYTES(BOARD_BODY_BYTES)];
 static uint8_t send_buffer[BL_FRAME_BYTES(BOARD_BODY_BYTES)];
+static uint8_t code_tables[BL_CODE_TABLES_BYTES];
 static bl_server server;
 static bl_port port;
 
@@ -68,6 +69,7 @@ static void fill_port(void)
     port.send_buffer = send_buffer;
     port.body_bytes = BOARD_BODY_BYTES;
     port.send_body_bytes = BOARD_BODY_BYTES;
+    port.code_tables = code_tables;
     port.window_bytes = BOARD_RING_BYTES - 1u;
     port.static_bytes = (uint32_t)(__bl_static_end - __bl_static_start);
     port.pixel_table = bl_pixel_table;

@@ -2,6 +2,8 @@
 #ifndef STM32_BOARD_H
 #define STM32_BOARD_H
 
+#include "bl_frame.h"
+
 /* BOARD_MULTIPLIER makes the full clock from the crystal, BOARD_INTERNAL_MULTIPLIER what comes nearest to it from half
  * the internal oscillator of 8 MHz. */
 #if defined(BL_BOARD_BLUEPILL_F103C8)
@@ -11,6 +13,7 @@
 #define BOARD_MULTIPLIER 9
 #define BOARD_INTERNAL_MULTIPLIER 16
 #define BOARD_BODY_BYTES 256
+#define BOARD_SEND_BODY_BYTES 256
 #define BOARD_RING_BYTES 1024
 #define BOARD_TABLE_BITS 8
 
@@ -20,8 +23,9 @@
 #define BOARD_HSE_HZ 8000000 /* of the STM32VLDISCOVERY (UM0919) */
 #define BOARD_MULTIPLIER 3
 #define BOARD_INTERNAL_MULTIPLIER 6
-#define BOARD_BODY_BYTES 112 /* so that two encoded frames fit the ring */
-#define BOARD_RING_BYTES 256
+#define BOARD_BODY_BYTES 200
+#define BOARD_SEND_BODY_BYTES 112
+#define BOARD_RING_BYTES (2 * BL_FRAME_ENCODED_BYTES(BL_FRAME_BYTES(BOARD_BODY_BYTES)) + 1) /* two whole frames */
 #define BOARD_TABLE_BITS 4
 
 #else
@@ -29,6 +33,7 @@
 #endif
 
 #define BOARD_ISA "ARMv7-M, Cortex-M3"
+#define BOARD_CODE_TABLES 0 /* their RAM is the model's */
 
 #ifndef BL_BAUD
 #define BL_BAUD 115200

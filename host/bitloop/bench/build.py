@@ -12,6 +12,7 @@ from bitloop.firmware.build import firmware_elf
 from bitloop.firmware.memory import capped, static_memory
 from bitloop.firmware.stack import stack_bound
 from bitloop.hello import DeviceInfo
+from bitloop.link.line.options import port_url
 from bitloop.link.urls.protocol_qemu import options_of
 from bitloop.native.build import firmware_hash
 
@@ -33,7 +34,7 @@ def build_memory(device_url: str, info: DeviceInfo) -> tuple[BuildMemory | None,
     cap: int | None = None
     try:
         if url.startswith("qemu://"):
-            options = options_of(device_url)
+            options = options_of(port_url(device_url))
             environment = find_board(options.board).environment
             elf = options.elf or firmware_elf(environment, build=False)
             cap = options.arena_bytes

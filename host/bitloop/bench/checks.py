@@ -10,6 +10,7 @@ from bitloop.boards import find_board
 from bitloop.data.dataset import CLASSES, Images
 from bitloop.errors import NetworkError, UsageError
 from bitloop.hello import DeviceInfo
+from bitloop.link.line.options import port_url
 from bitloop.link.upload import UploadReport
 from bitloop.link.urls.protocol_qemu import options_of
 from bitloop.native.build import firmware_hash
@@ -72,5 +73,5 @@ def _built_here(device_url: str) -> str:
         return find_board("native").port
     if not device_url.lower().startswith("qemu://"):
         return ""
-    options = options_of(device_url)
+    options = options_of(port_url(device_url))
     return find_board(options.board).port if options.elf is None else ""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import numpy.typing as npt
 
 from bitloop.errors import DataError, UsageError
 
-__all__ = ["Journal", "Sample", "logits_from_hex", "logits_to_hex", "read_samples"]
+__all__ = ["Journal", "Sample", "logits_from_hex", "logits_to_hex", "read_samples", "whole_bytes"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_PIXEL_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 16
 _KEYS = {"index", "label", "device", "host", "match", "ulp", "ticks", "logits"}
 _OPTIONAL = {"host_logits", "layer_ticks", "pixels"}
 
@@ -155,37 +157,70 @@ def unpack_pixels(text: str, shape: tuple[int, int, int]) -> npt.NDArray[np.uint
 
 
 class Journal:
-    """Appends samples to a file; each batch is on its way to the disk before the next is asked for."""
+    """Appends samples to a file; each batch is with the operating system before the next is asked for.
 
-    def __init__(self, path: Path) -> None:
-        """Open a new journal.
+    That is enough for a process that is killed; :meth:`sync` is for power that fails.
 
-        Raises:
-            UsageError: if the file is already there or cannot be made.
-        """
+    Args:
+        path: the file.
+        keep_bytes: None makes a new file; else so much of the one that is there is kept, and the rest cut off.
+
+    Raises:
+        UsageError: a new file is there already, or the file cannot be made or written.
+    """
+
+    def __init__(self, path: Path, *, keep_bytes: int | None = None) -> None:
         try:
-            self._file = path.open("x", encoding="ascii", newline="\n")
+            self._file = path.open("xb" if keep_bytes is None else "ab", buffering=0)
+            self._file.truncate(keep_bytes or 0)
         except OSError as error:
             raise UsageError(f"the journal {path} cannot be made: {error.strerror}") from error
+        self._path = path
+        self._end = keep_bytes or 0
+        self._dirty = keep_bytes is not None
 
     def append(self, samples: list[Sample]) -> None:
-        """Write samples, whole lines at once, and flush them to the operating system.
+        """Hand samples to the operating system, as whole lines.
 
         Raises:
-            UsageError: they cannot be written, as on a full disk; what was written before stays.
+            UsageError: they cannot be written, as on a full disk; what was written before stays, and nothing else.
         """
+        data = memoryview("".join(sample.to_json() + "\n" for sample in samples).encode("ascii"))
+        written = 0
         try:
-            self._file.write("".join(sample.to_json() + "\n" for sample in samples))
-            self._file.flush()
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
         except OSError as error:
-            raise UsageError(
-                f"the journal {self._file.name} cannot be written: {error.strerror}; make room, or name another --out"
-            ) from error
+            with contextlib.suppress(OSError):  # a line cut off is told from a whole one by readers, too
+                self._file.truncate(self._end)
+            raise self._unwritable(error) from error
+        self._end += written
+        self._dirty = True
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk; nothing to do if it is there. Another thread may do this.
+
+        Raises:
+            UsageError: it cannot be done.
+        """
+        if not self._dirty:
+            return
+        self._dirty = False
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def close(self) -> None:
         """Close the file; twice does no harm."""
         with contextlib.suppress(OSError):  # what could not be written was told by append
             self._file.close()
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"the journal {self._path} cannot be written: {error.strerror}; make room, then go on with "
+            f"bitloop run --resume {self._path.parent}"
+        )
 
     def __enter__(self) -> Journal:
         return self
@@ -220,3 +255,26 @@ def read_samples(path: Path) -> Iterator[Sample]:
                     raise DataError(f"{path}, line {number}, is no sample: {error}") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is no journal: it holds bytes that are no ASCII") from error
+
+
+def whole_bytes(path: Path) -> int:
+    """Return how many bytes of a journal are whole lines: what is behind them was cut off. A missing file has none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(end - _TAIL_BYTES, 0)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+            return 0
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error

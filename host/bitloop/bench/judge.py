@@ -207,7 +207,7 @@ def latency_of(
     )
 
 
-def share_of(measured: Measured, info: DeviceInfo, *, seconds: float, waited_s: float) -> LinkShare | None:
+def share_of(ticks: npt.NDArray[np.uint64], info: DeviceInfo, *, seconds: float, waited_s: float) -> LinkShare | None:
     """Divide the streaming time.
 
     Computing is what the device's own timer says, the queue what the host spent between taking two results (simulation,
@@ -215,7 +215,7 @@ def share_of(measured: Measured, info: DeviceInfo, *, seconds: float, waited_s: 
     counts as computing.
 
     Args:
-        measured: the ticks.
+        ticks: of the images that were streamed in this time.
         info: the timer's rate.
         seconds: of the streaming, in all.
         waited_s: of these, spent in the link.
@@ -225,10 +225,10 @@ def share_of(measured: Measured, info: DeviceInfo, *, seconds: float, waited_s: 
     """
     silicon = info.timer_unit in (TimerUnit.CYCLES, TimerUnit.MICROSECONDS) and not info.simulated
     wall = silicon or info.timer_unit == TimerUnit.HOST_NANOSECONDS
-    if not measured.count or seconds <= 0 or not wall or not info.ticks_per_second:
+    if not len(ticks) or seconds <= 0 or not wall or not info.ticks_per_second:
         return None
     waited_s = min(waited_s, seconds)
-    compute_s = min(float(measured.ticks[: measured.count].sum(dtype=np.float64)) / info.ticks_per_second, waited_s)
+    compute_s = min(float(ticks.sum(dtype=np.float64)) / info.ticks_per_second, waited_s)
     return LinkShare(
         line=(waited_s - compute_s) / seconds,
         queue=(seconds - waited_s) / seconds,
@@ -245,6 +245,7 @@ def judge(
     probe_failures: Sequence[str],
     status: str,
     error: Failure | None,
+    interruptions: int = 0,
 ) -> Verdict:
     """Say what a run showed.
 
@@ -258,7 +259,9 @@ def judge(
         probe_failures: arithmetic cases that the device computes wrongly.
         status: complete, interrupted or failed.
         error: what ended the run, unless complete.
+        interruptions: how often it broke off and went on; said behind everything else, for it makes nothing less exact.
     """
+    went_on = f"; interrupted {times(interruptions)}, and gone on with" if interruptions else ""
     reasons: list[str] = []
     if exact.failing_count:
         reasons.append(_divergence_words(exact))
@@ -273,14 +276,19 @@ def judge(
     if reasons:
         if not exact.failing_count:
             reasons.append(f"{equal}, but the word exact is refused")
-        return Verdict("disagree", f"DISAGREE: {'; '.join(reasons)}", tuple(reasons))
+        return Verdict("disagree", f"DISAGREE: {'; '.join(reasons)}{went_on}", tuple(reasons))
     if status == "complete":
-        return Verdict("exact", f"EXACT: {equal}", ())
+        return Verdict("exact", f"EXACT: {equal}{went_on}", ())
     after = f"after {exact.total:,} of {requested:,} images"
     if status == "interrupted":
-        return Verdict(status, f"INTERRUPTED {after}; of these {equal}", ())
+        return Verdict(status, f"INTERRUPTED {after}; of these {equal}{went_on}", ())
     why = "" if error is None else f": {error.message}"
-    return Verdict(status, f"FAILED {after}{why}", ())
+    return Verdict(status, f"FAILED {after}{why}{went_on}", ())
+
+
+def times(number: int) -> str:
+    """Return how often, in words."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 def _divergence_words(exact: Exact) -> str:

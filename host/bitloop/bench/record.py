@@ -13,6 +13,7 @@ from typing import Any
 from bitloop.bench.files import write_file
 from bitloop.bench.metrics import Proportion
 from bitloop.bench.strict import build, plain
+from bitloop.bench.upgrade import upgraded
 from bitloop.errors import DataError, DisagreementError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "FirmwareIdentity",
     "HostIdentity",
     "ImageIdentity",
+    "Interruption",
     "Labels",
     "Latency",
     "LayerLatency",
@@ -47,7 +49,7 @@ __all__ = [
     "schema_path",
 ]
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,11 @@ class LinkShare:
 class LinkFigures:
     """What went over the line, in encoded bytes.
 
-    ``bytes_up`` and ``bytes_down`` count the whole session, ``stream_…`` the streaming of the images, which took
-    ``seconds``; ``upload_seconds`` is the upload of the model.
+    ``bytes_up`` and ``bytes_down`` count everything, ``stream_…`` the streaming of the images, which took ``seconds``
+    without its interruptions. ``upload_seconds`` and ``upload_line_bytes`` (up) are of the upload of the model, of all
+    of them where the run was interrupted; ``copied_bytes`` of it the device took over from the image that it held.
+    ``codings`` names how bytes were coded, ``baud`` is the rate that the line got to. Of a process that was killed the
+    figures reach to about a second before its end.
     """
 
     url: str
@@ -253,6 +258,10 @@ class LinkFigures:
     retransmissions: int
     crc_errors: int
     share: LinkShare | None
+    upload_line_bytes: int | None
+    copied_bytes: int | None
+    codings: tuple[str, ...]
+    baud: int | None
 
 
 @dataclass(frozen=True)
@@ -282,7 +291,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """Which images: data set, split, hash of the data set's contents, and how many were asked for and measured."""
+    """Which images: data set, split, hash of the data set's contents, and how many were asked for and measured.
+
+    ``sent_sha256`` is that of the pixels as device and host simulation got them, all images asked for, one behind the
+    other: of ``pixel_bits`` bits each, or as the data set has them where that is None.
+    """
 
     name: str
     split: str
@@ -291,6 +304,8 @@ class DataIdentity:
     measured: int
     image_shape: tuple[int, int, int]
     classes: int
+    pixel_bits: int | None
+    sent_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -381,12 +396,30 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Interruption:
+    """A break in a run, behind which it went on; no image was run twice for the record, and none left out.
+
+    It came when ``images`` were measured, and cost ``seconds`` until images ran again (the time until ``--resume`` was
+    said included). ``resumed``: the run was begun again from its directory; else the device was reached again without.
+    The boot counts are the device's, before and after; None where it could not be told.
+    """
+
+    images: int
+    resumed: bool
+    reason: str
+    seconds: float
+    boot_count_before: int | None
+    boot_count_after: int | None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """All of ``run.json``. Figures that could not be measured are None.
 
     ``status`` says how the run ended (complete, interrupted, failed), ``verdict`` what it showed (exact, disagree,
     or the status when it did not come to an end), ``headline`` the same in words, ``reasons`` why device and host
-    disagree.
+    disagree. ``interruptions`` lists where it broke off and went on; ``seconds`` leaves out the time in which no
+    process was at work on it.
     """
 
     version: int
@@ -395,6 +428,7 @@ class RunRecord:
     headline: str
     reasons: tuple[str, ...]
     error: Failure | None
+    interruptions: tuple[Interruption, ...]
     command: str
     started: str
     seconds: float
@@ -434,17 +468,17 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, document: object) -> RunRecord:
-        """Read a record strictly: no key missing, none unknown, every type as stated.
+        """Read a record strictly: no key missing, none unknown, every type as stated. Older versions are read too.
 
         Raises:
             DataError: naming the first key that is wrong.
         """
-        record = build(cls, document, "run")
+        record = build(cls, upgraded(document), "run")
         if not isinstance(record, cls):
             raise TypeError("a record is built from its class")
         if record.version != RECORD_VERSION:
             raise DataError(
-                f"this run has record version {record.version}; this bitloop reads version {RECORD_VERSION}"
+                f"this run has record version {record.version}; this bitloop reads versions 1 to {RECORD_VERSION}"
             )
         return record
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from bitloop.data.dataset import DATASETS, Dataset, Images, Progress, load
+from bitloop.data.pixels import quantize_pixels
 from bitloop.data.splits import Split
 from bitloop.data.vault import Opening, Vault
 from bitloop.errors import UsageError
 
-__all__ = ["Selection", "find_dataset", "select_images"]
+__all__ = ["Selection", "find_dataset", "select_images", "sent_images", "sent_sha256"]
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,15 @@ def select_images(dataset: Dataset, split: str, *, limit: int | None, reason: st
     else:
         images = dataset.split(names[split])
     return Selection(images if limit is None else images.first(limit), openings)
+
+
+def sent_images(images: Images, pixel_bits: int | None) -> Images:
+    """Return images as device and host simulation get them: with pixels of so many bits, or as they are."""
+    if pixel_bits is None:
+        return images
+    return replace(images, pixels=quantize_pixels(images.pixels, pixel_bits))
+
+
+def sent_sha256(images: Images) -> str:
+    """Return the SHA-256 of images as the device gets them, one behind the other."""
+    return hashlib.sha256(np.ascontiguousarray(images.pixels).data).hexdigest()

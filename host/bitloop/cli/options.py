@@ -60,5 +60,34 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0.1, help="Seconds without progress until a device is given up.", show_default=False),
 ]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        "--record",
+        metavar="FILE",
+        help="Record all that crosses the line; --device replay://FILE gives it back without the device.",
+        show_default=False,
+    ),
+]
+PixelBits = Annotated[
+    int | None,
+    typer.Option(
+        "--pixel-bits",
+        min=1,
+        max=8,
+        help="Give device and host simulation pixels of N bits: fewer bytes for the line, but other images.",
+        show_default=False,
+    ),
+]
+Reconnect = Annotated[
+    float | None,
+    typer.Option(
+        "--reconnect",
+        min=0.0,
+        metavar="SECONDS",
+        help="Wait so long for a device that is lost in mid-run; 0: not at all. Default: 10, of simulated ones 3.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["model_document", "print_model", "print_record", "summary_rows"]
 
 
+SHOWN = 5
+"""Interruptions that a table lists."""
+
+
 def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
     """Return the figures of a run, each with a name."""
     formats = [f"weights {record.model.weights}", f"biases {record.model.biases}", *record.model.overrides]
@@ -22,6 +26,11 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
         ("device", f"{record.device.board}{' (simulated)' if record.simulated else ''} at {record.device.url}"),
         ("data", f"{record.dataset.name} {record.dataset.split}, {record.dataset.measured:,} images"),
     ]
+    if record.dataset.pixel_bits is not None:
+        rows.append(("pixels", f"of {record.dataset.pixel_bits} bits, on the device and in the host simulation"))
+    rows += [("interrupted", words.interruption(interruption)) for interruption in record.interruptions[:SHOWN]]
+    if len(record.interruptions) > SHOWN:
+        rows.append(("interrupted", f"{len(record.interruptions) - SHOWN:,} times more: run.json lists them"))
     rows += [("vault", f"opening number {opening.count}: {opening.reason}") for opening in record.vault]
     if record.accuracy is not None:
         for name, side in (("accuracy, device", record.accuracy.device), ("accuracy, host", record.accuracy.host)):

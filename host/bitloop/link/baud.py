@@ -135,7 +135,9 @@ def _try(channel: Channel, info: DeviceInfo, baud: int, timing: Timing) -> str |
             reason = _prove(channel, info, baud)
             if reason is None:
                 _request_commit(channel, baud, timing)
-    except (DeviceError, DeviceTimeoutError, ProtocolError, TransportError) as error:
+    except DeviceTimeoutError:
+        reason = "nothing comes back"
+    except (DeviceError, ProtocolError, TransportError) as error:
         reason = str(error)
     if reason is not None:
         _come_back(channel, timing)

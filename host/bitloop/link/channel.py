@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from bitloop import spec
-from bitloop.errors import DeviceTimeoutError, LinkError, ProtocolError
+from bitloop.errors import LinkError
 from bitloop.hello import printable
 from bitloop.link import messages
+from bitloop.link.causes import LastWords, Silence, excerpt, silence_error
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.refusals import error_from
 from bitloop.link.transport import Transport
@@ -23,9 +24,7 @@ Clock = Callable[[], float]
 LogCallback = Callable[[int, str], None]
 RawCallback = Callable[[bytes], None]
 
-_EXCERPT_BYTES = 160
-_GARBAGE_BYTES = 16  # from something that never sent a frame
-_GARBAGE_LATER_BYTES = 48  # from something that did: a frame or two may be damaged
+_NOISE_BYTES = 160
 _RAW_IDLE_S = 0.3
 MAX_RETRY_S = 1.0
 _NOISE_S = spec.BAUD_NOISE_MS / 1000
@@ -111,6 +110,7 @@ class Channel:
         self.session = 0
         self.rtt_s = 0.0
         self.decoder = Decoder()
+        self.words = LastWords()
         self.boot_baud: int = getattr(transport, "baud", 0)
         self.failed_baud = 0
         self._on_log = on_log
@@ -119,7 +119,7 @@ class Channel:
         self._out: list[bytes] = []
         self._heard = "nothing"
         self._heard_at = clock()
-        self._read_at = self._heard_at
+        self._read_at = self._changed_at = self._heard_at
         self._unanswered_at: float | None = None
         self._explained_until = self._heard_at
         self._noise_bytes = 0
@@ -160,6 +160,7 @@ class Channel:
         self.flush()
         self.transport.set_baud(baud)
         self.decoder.flush()  # the beginning of a frame that came at another rate is noise
+        self._changed_at = self.clock()
         self._unanswered_at = None
 
     def check_baud(self) -> None:
@@ -172,13 +173,14 @@ class Channel:
         if self.baud == self.boot_baud:
             return
         now = self.clock()
-        if now - self._heard_at >= max(_IDLE_S, self._explained_until - self._heard_at):
-            self._fall_back(f"nothing was exchanged for {now - self._heard_at:.1f} s")
+        idle_s = now - max(self._heard_at, self._changed_at)
+        if idle_s >= _IDLE_S and now >= self._explained_until:
+            self._fall_back(logging.INFO, f"nothing was exchanged for {idle_s:.1f} s")
         elif self._unanswered_at is not None:
             silent_s = now - max(self._unanswered_at, self._explained_until)
             if silent_s >= max(_NOISE_S, 4 * self.rtt_s):
                 self.failed_baud = self.baud
-                self._fall_back(f"no answer for {now - self._unanswered_at:.1f} s")
+                self._fall_back(logging.WARNING, f"no answer for {now - self._unanswered_at:.1f} s")
 
     def explain(self, seconds: float) -> None:
         """Say that the device may well be silent for so long from now on: it computes."""
@@ -206,7 +208,7 @@ class Channel:
         self._read_at = now
         self.counters.bytes_down += len(data)
         self._noise_bytes += len(data)
-        self._noise = (self._noise + data)[-_EXCERPT_BYTES:]
+        self._noise = (self._noise + data)[-_NOISE_BYTES:]
         return self._take(self.decoder.feed(data), now)
 
     def request(
@@ -259,27 +261,25 @@ class Channel:
 
     def silence(self, what: str, waited_s: float) -> LinkError:
         """Say what is wrong when nothing useful came for ``waited_s``."""
-        name = self.transport.description
-        known = self._heard != "nothing"
-        heard = f"{self._heard}, {self.clock() - self._heard_at:.1f} s ago" if known else self._heard
-        if self._noise_bytes >= (_GARBAGE_LATER_BYTES if known else _GARBAGE_BYTES):
-            who = (
-                f"{name} has begun to send garbage"
-                if known
-                else f"something answers on {name}, but not bitloop firmware"
+        return silence_error(
+            Silence(
+                name=self.transport.description,
+                what=what,
+                waited_s=waited_s,
+                heard="" if self._heard == "nothing" else self._heard,
+                heard_s_ago=self.clock() - self._heard_at,
+                noise=self._noise,
+                noise_bytes=self._noise_bytes,
+                text=self.words.recent + self.decoder.pending,
+                session=self.session,
+                foreign=self.words.foreign,
+                baud=getattr(self.transport, "baud", 0),
             )
-            return ProtocolError(
-                f"{who}: {self._noise_bytes} bytes without a valid frame ({what}; last heard: {heard}). "
-                f"Seen: {excerpt(self._noise)}. "
-                "Check the baud rate, and that the board is flashed with bitloop's firmware"
-            )
-        return DeviceTimeoutError(
-            f"{name}: {what} for {waited_s:.1f} s; last heard: {heard}. "
-            "Check cable and power, reset the device, and see that it is the right port"
         )
 
     def _take(self, items: list[Item], now: float) -> list[Frame]:
         frames: list[Frame] = []
+        self.words.take(items, self.session)
         for item in items:
             if isinstance(item, RawBytes):
                 self.counters.raw_bytes += len(item.data)
@@ -307,9 +307,9 @@ class Channel:
         self._noise_bytes = 0
         self._noise = b""
 
-    def _fall_back(self, why: str) -> None:
+    def _fall_back(self, level: int, why: str) -> None:
         name = self.transport.description
-        logger.warning("%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
+        logger.log(level, "%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
         self.set_baud(self.boot_baud)
 
     def _log(self, frame: Frame) -> None:
@@ -317,12 +317,3 @@ class Channel:
         self.counters.log_frames += 1
         if self._on_log is not None:
             self._on_log(log.level, printable(log.text))
-
-
-def excerpt(data: bytes) -> str:
-    """Show bytes for a person: as text where they read as text, else in hexadecimal; long ones are cut."""
-    shown = data[:_EXCERPT_BYTES]
-    dots = "…" if len(data) > len(shown) else ""
-    if is_text(shown):
-        return f"'{printable(shown.replace(chr(10).encode(), b' ').replace(chr(13).encode(), b''))}{dots}'"
-    return f"{shown[:48].hex(' ')}{'…' if len(shown) > 48 else dots}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bitloop import spec
-from bitloop.errors import DeviceError, DoesNotFitError, LinkError, ProtocolError
+from bitloop.errors import Cause, DeviceError, DoesNotFitError, LinkError, ProtocolError
 from bitloop.link.messages import Error, message_name, status_name
 from bitloop.spec import Status
 
@@ -47,7 +47,9 @@ def version_error(major: int, minor: int) -> ProtocolError:
     """Say which side to update when the firmware speaks another major version."""
     ours = f"{spec.PROTOCOL_MAJOR}.{spec.PROTOCOL_MINOR}"
     if major < spec.PROTOCOL_MAJOR:
+        cause = Cause.OLD_FIRMWARE
         advice = "the firmware is older: build and flash the one of this bitloop (bitloop firmware flash)"
     else:
+        cause = Cause.NEW_FIRMWARE
         advice = "the host is older: update bitloop (pip install --upgrade bitloop)"
-    return ProtocolError(f"the firmware speaks protocol {major}.{minor}, this host {ours}; {advice}")
+    return ProtocolError(f"the firmware speaks protocol {major}.{minor}, this host {ours}; {advice}", cause=cause)

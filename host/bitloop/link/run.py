@@ -208,10 +208,11 @@ class Run:
                 f"no progress of the run after result {self._received} of {self._plan.images}", silent_s
             )
         quiet_s = self._pace.quiet_s(waiting, self._plan.mode, stage, (self._slots + 1) // 2)
+        if waiting:  # it may compute for so long: no sign that its rate has changed
+            likely_s = 2 * self._pace.image_s * waiting or self._timing.image_timeout_s
+            self._channel.explain(likely_s - silent_s)
         batch: list[Result] = []
         progress = wants_weights = False
-        if waiting:
-            self._channel.explain(quiet_s)
         frames = self._channel.receive(self._overdue_s(waiting, quiet_s))
         for frame in frames:
             if frame.type == MessageType.RESULT:

@@ -6,17 +6,26 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import secrets
 import struct
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from bitloop import spec
-from bitloop.errors import BitloopError, DeviceError, DeviceTimeoutError, LinkError, ProtocolError, UsageError
+from bitloop.errors import (
+    BitloopError,
+    Cause,
+    DeviceError,
+    DeviceResetError,
+    DeviceTimeoutError,
+    LinkError,
+    ProtocolError,
+    UsageError,
+)
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.baud import Rate
@@ -24,11 +33,13 @@ from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallb
 from bitloop.link.coding import Coder, choose_pixels, choose_weights
 from bitloop.link.handshake import say_hello
 from bitloop.link.image_shape import ImageShape, Weights, check_weights
+from bitloop.link.open import open_transport
 from bitloop.link.pace import Pace
 from bitloop.link.quality import LineQuality
+from bitloop.link.recorder import draw_session_number
 from bitloop.link.results import ImageRun, Result, RunPlan
 from bitloop.link.run import Run
-from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
+from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.link.upload import Progress, UploadReport, upload
 from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
@@ -45,20 +56,27 @@ class Session:
     """A session over a port, a pyserial URL or a transport.
 
     Args:
-        port: ``/dev/ttyUSB0``, ``COM5``, ``sim://native``, ``socket://host:port``, … or an open transport.
+        port: ``/dev/ttyUSB0``, ``COM5``, ``sim://native``, ``socket://host:port``, ``replay://FILE``, … or an open
+            transport.
         baud: Bits a second of a serial port.
         timing: How long to wait for what; None for the defaults, with a shorter wait for a first image where the
             device is a process on this machine.
         on_log: Gets level (:class:`bitloop.spec.LogLevel`) and text of each line the device logs.
         on_raw: Gets bytes outside of frames: banners, panics.
-        clock: Seconds that never go back.
+        clock: Seconds that never go back; a transport's own clock comes first.
+        record: Where to record all that crosses the port, so that ``replay://FILE`` gives it back; not of an open
+            transport.
+        overwrite: Whether the recording may replace a file.
+        facts: What the session is about, for the recording.
         max_baud: Most bits a second that the line may be brought to; None or 0 leaves its rate alone.
 
     Raises:
         PortError: The port cannot be opened.
+        UsageError: The recording is there already, or cannot be written.
 
     Attributes:
         info: What the device said of itself; None before :meth:`connect`.
+        clock: The seconds that this session counts: what is timed by them has the same duration in a replay.
     """
 
     def __init__(
@@ -70,13 +88,22 @@ class Session:
         on_log: LogCallback | None = None,
         on_raw: RawCallback | None = None,
         clock: Clock = time.monotonic,
+        record: Path | None = None,
+        overwrite: bool = False,
+        facts: Mapping[str, str] | None = None,
         max_baud: int | None = None,
     ) -> None:
         self.info: DeviceInfo | None = None
         self._given_timing = timing
         self._timing = timing or Timing()
-        self._transport = SerialTransport(port, baud=baud) if isinstance(port, str) else port
-        self._channel = Channel(self._transport, clock=clock, on_log=on_log, on_raw=on_raw)
+        if isinstance(port, str):
+            port = open_transport(port, baud=baud, record=record, force=overwrite, clock=clock, facts=facts)
+        self._transport = port
+        # What is recorded once is what a replay must be given: the time, and whatever is drawn by lot.
+        self.clock: Clock = getattr(port, "clock", None) or clock
+        self._draw_number: Callable[[], int] = getattr(port, "session_number", None) or draw_session_number
+        self._sleep: Callable[[float], None] = getattr(port, "sleep", None) or time.sleep
+        self._channel = Channel(port, clock=self.clock, on_log=on_log, on_raw=on_raw)
         self._rate = Rate(self._channel, max_baud or 0)
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
@@ -85,6 +112,7 @@ class Session:
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False
+        self._heard = 0  # how much text had come when a request began
 
     def __enter__(self) -> Session:
         return self
@@ -105,6 +133,11 @@ class Session:
         return self._transport.description
 
     @property
+    def origin(self) -> str:
+        """The URL of the device, of a replay that of the recorded one."""
+        return getattr(self._transport, "origin", None) or self.description
+
+    @property
     def baud(self) -> int:
         """The line's rate now, in bits a second; 0 if it has none."""
         return self._channel.baud
@@ -120,7 +153,7 @@ class Session:
         """
         self._ready(connected=False)
         self._shape = None
-        self._channel.session = secrets.randbelow(0xFFFF) + 1
+        self._channel.session = self._draw_number()
         info = self._hello(self._rate.patience_s(self._timing.connect_timeout_s))
         self._channel.decoder.limit(info.longest_sent)
         if self._given_timing is None and info.timer_unit == TimerUnit.HOST_NANOSECONDS:
@@ -133,7 +166,8 @@ class Session:
     def recover(self, timeout_s: float) -> DeviceInfo:
         """Reach the device again after a :class:`LinkError`: open the port anew if it broke, and begin a session.
 
-        What the device holds is told by its hello; an upload that follows sends only what it lacks.
+        What the device holds is told by its hello; an upload that follows sends only what it lacks. A device that was a
+        process of this machine and has ended is not started again.
 
         Args:
             timeout_s: How long to try, the time for a cable to come back.
@@ -150,11 +184,11 @@ class Session:
                     self._transport.reopen()
                 return self.connect()
             except LinkError as error:  # noqa: PERF203 - each try comes after a wait
-                if self._channel.clock() >= deadline:
+                if error.cause is Cause.ENDED or self._channel.clock() >= deadline:
                     raise
                 logger.info("not yet reached again: %s", error)
                 reopens = reopens or not isinstance(error, DeviceTimeoutError)
-                time.sleep(_RECOVER_PAUSE_S)
+                self._sleep(_RECOVER_PAUSE_S)
 
     def echo(self, data: bytes) -> float:
         """Send bytes there and back; give the seconds that took.
@@ -439,13 +473,15 @@ class Session:
     @contextlib.contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
         """Find out why a device fell silent or lost its state, and raise an error that says so."""
+        self._heard = self._channel.words.end
         try:
             yield
         except (DeviceTimeoutError, ProtocolError) as error:
             if self._restarted(what, error) or isinstance(error, ProtocolError):
                 raise
             raise DeviceTimeoutError(
-                f"{error}. It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout"
+                f"{error}. It answers a hello, so the line is good: the firmware hangs, or needs a longer timeout",
+                cause=Cause.PANIC if error.cause is Cause.PANIC else Cause.HANG,
             ) from error
         except DeviceError as error:
             if error.status not in (Status.BAD_STATE, Status.NO_MODEL):
@@ -453,7 +489,8 @@ class Session:
             self._restarted(what, error)
             raise LinkError(
                 f"the device lost its state during {what}: {error}. It was reset, or another program uses it; "
-                "connect and begin again"
+                "connect and begin again",
+                cause=Cause.SHARED,
             ) from error
 
     def _restarted(self, what: str, error: BitloopError) -> bool:
@@ -468,9 +505,15 @@ class Session:
         if before is None or after.boot_count == before.boot_count:
             return False
         self._shape = None
-        raise LinkError(
+        panic = self._channel.words.panic_since(self._heard)
+        raise DeviceResetError(
             f"{self.description}: the device restarted during {what} (boot {before.boot_count} → {after.boot_count}, "
-            f"cause: {_cause(after.reset_cause)}); begin again with the upload. Check its power supply if this repeats"
+            f"cause: {_cause(after.reset_cause)}"
+            + (f"). It had panicked: {panic}. " if panic else "); ")
+            + "begin again with the upload. Check its power supply if this repeats",
+            boots=(before.boot_count, after.boot_count),
+            reset_cause=after.reset_cause,
+            panic=panic,
         ) from error
 
 

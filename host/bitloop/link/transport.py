@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import select
+import sys
 import time
 from typing import Any, Protocol
 
 import serial
-from serial.tools import list_ports
 
-from bitloop.errors import BitloopError, DeviceTimeoutError, PortError, TransportError, UsageError
+from bitloop.errors import BitloopError, Cause, DeviceTimeoutError, PortError, TransportError, UsageError
+from bitloop.link.latency import lower_latency
+from bitloop.link.ports import PortIdentity, advice, has_no_cable, port_names
 from bitloop.link.urls.emulation import Emulation
+
+__all__ = ["DEFAULT_BAUD", "SerialTransport", "Transport", "port_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,9 @@ DEFAULT_BAUD = 115200
 _READ_BYTES = 1 << 16
 _WRITE_BYTES = 4096
 _POLL_S = 0.002
+_BAUD_TOLERANCE = 0.03  # half of what a byte of ten bits bears; the other half is the device's
+_TCGETS2 = 0x802C542A
+_OSPEED_OFFSET = 40
 
 
 class Transport(Protocol):
@@ -30,7 +36,8 @@ class Transport(Protocol):
     A transport may also have an attribute ``emulation`` (:class:`bitloop.link.urls.emulation.Emulation` or None): a
     session then knows that the device is no chip, and what its ticks are worth. And it may have a method ``clock()``,
     seconds that never go back, and ``session_number()``, 1 to 65535: a session uses them instead of its own, so that a
-    recorded session can be replayed (nothing else in the link is left to chance).
+    recorded session can be replayed (nothing else in the link is left to chance); and ``sleep(seconds)``, where waiting
+    is of no use.
     """
 
     @property
@@ -97,13 +104,13 @@ class SerialTransport:
     def __init__(self, url: str, *, baud: int = DEFAULT_BAUD, write_timeout_s: float = 10.0) -> None:
         if not url:
             raise UsageError("the device's name is empty; name a port such as /dev/ttyUSB0, or sim://native")
-        if baud <= 0:
-            raise UsageError(f"a baud rate of {baud} makes no sense; {DEFAULT_BAUD} is usual")
+        _check_baud(baud)
         self._url = url
         self._first_baud = self._baud = baud
         self._write_timeout_s = write_timeout_s
         self._serial = _open(url, baud, write_timeout_s)
         self._fileno = _fileno(self._serial)
+        self._identity = None if "://" in url else PortIdentity.of(url)
 
     @property
     def description(self) -> str:
@@ -120,6 +127,10 @@ class SerialTransport:
         """What emulates the device, where the port has started an emulator."""
         emulation = getattr(self._serial, "emulation", None)
         return emulation if isinstance(emulation, Emulation) else None
+
+    def fileno(self) -> int | None:
+        """Give a descriptor that select can wait for, or None where there is no such thing."""
+        return self._fileno
 
     def read(self, timeout_s: float) -> bytes:
         """Give what has arrived; see :meth:`Transport.read`."""
@@ -157,17 +168,32 @@ class SerialTransport:
 
     def set_baud(self, baud: int) -> None:
         """Change the rate; see :meth:`Transport.set_baud`."""
+        _check_baud(baud)
         try:
             self._serial.flush()
             self._serial.baudrate = baud
-        except (OSError, TypeError, ValueError) as error:
-            raise TransportError(f"{self._url} cannot be set to {baud} baud: {error}") from error
+            _check_actual_baud(self._serial, self._url, baud)
+        except PortError as error:
+            self._restore_baud()
+            raise TransportError(str(error)) from error
+        except (OSError, TypeError, ValueError, OverflowError) as error:
+            self._restore_baud()
+            raise TransportError(_no_such_rate(self._url, baud, str(error))) from error
         self._baud = baud
 
     def reopen(self) -> None:
-        """Open the port again; see :meth:`Transport.reopen`."""
+        """Open the port again; see :meth:`Transport.reopen`.
+
+        A USB device is found under whatever name it has now; a simulated or emulated one is a new process.
+        """
         self.close()
-        self._serial = _open(self._url, self._first_baud, self._write_timeout_s)
+        name = self._url if self._identity is None else self._identity.find()
+        if name is None:
+            names = port_names()
+            raise PortError(
+                f"{self._identity} is not there; ports there are: {', '.join(names) or 'none'}. Plug it in again"
+            )
+        self._serial = _open(name, self._first_baud, self._write_timeout_s)
         self._baud = self._first_baud
         self._fileno = _fileno(self._serial)
 
@@ -175,6 +201,11 @@ class SerialTransport:
         """Close the port; for a simulated device this ends its process."""
         with contextlib.suppress(OSError):
             self._serial.close()
+
+    def _restore_baud(self) -> None:
+        """Set the rate that the port had, as far as it still can be set."""
+        with contextlib.suppress(OSError, TypeError, ValueError):
+            self._serial.baudrate = self._baud
 
     def _read_all(self) -> bytes:
         """Give what is there; some of pyserial's ports (rfc2217) hand out single bytes."""
@@ -187,56 +218,70 @@ class SerialTransport:
         return b"".join(pieces)
 
     def _broken(self, error: Exception) -> TransportError:
-        check = "" if _has_no_cable(self._url) else "check cable and power, then "
-        return TransportError(f"the connection to {self._url} broke: {error}; {check}connect again")
-
-
-def port_names() -> list[str]:
-    """Give the names of the serial ports of this machine."""
-    return sorted(port.device for port in list_ports.comports())
+        check = "" if has_no_cable(self._url) else "check cable and power, then "
+        return TransportError(
+            f"the connection to {self._url} broke: {error}; {check}connect again",
+            cause=Cause.ENDED if getattr(self._serial, "ended", False) else None,
+        )
 
 
 def _open(url: str, baud: int, write_timeout_s: float) -> Any:
     # pyserial's rfc2217 refuses a write timeout.
     write_timeout = None if url.lower().startswith("rfc2217://") else write_timeout_s
     try:
-        return serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=write_timeout, exclusive=True)
+        port = serial.serial_for_url(url, baudrate=baud, timeout=0, write_timeout=write_timeout, exclusive=True)
     except BitloopError:
         raise
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
+        if "baud" in str(error).lower() or isinstance(error, OverflowError):
+            raise PortError(_no_such_rate(url, baud, str(error))) from error
         raise PortError(
             f"{url} cannot be opened: {error}; name a port such as /dev/ttyUSB0, or sim://native"
         ) from error
     except OSError as error:  # SerialException is one
-        raise PortError(_advice(url, error)) from error
+        raise PortError(advice(url, error)) from error
+    if "://" not in url:
+        try:
+            _check_actual_baud(port, url, baud)
+        except PortError:
+            port.close()
+            raise
+        lower_latency(port, url)
+    return port
 
 
-def _has_no_cable(url: str) -> bool:
-    """Tell whether the device is a process of this machine, whose errors say all that there is to say."""
-    return url.lower().startswith(("sim://", "qemu://"))
+def _check_baud(baud: int) -> None:
+    if baud <= 0:
+        raise UsageError(f"a baud rate of {baud} makes no sense; {DEFAULT_BAUD} is usual")
 
 
-def _advice(url: str, error: OSError) -> str:
-    text = str(error)
-    if "://" in url:
-        if _has_no_cable(url):
-            return text
-        return f"{url} cannot be opened: {text}; check that the other side is running, and the address"
-    if error.errno == errno.ENOENT or "FileNotFoundError" in text:
-        names = port_names()
-        there = f"ports there are: {', '.join(names)}" if names else "this machine has no serial port now"
-        return f"there is no port {url}; {there}. Check the cable, or use sim://native, which needs no board"
-    if (error.errno in (errno.EACCES, errno.EPERM) and "lock" not in text) or "PermissionError" in text:
-        return (
-            f"{url} may not be opened: {text}. On Linux become a member of the group that owns it "
-            "(sudo usermod -aG dialout $USER, then log in again) or add a udev rule; "
-            "on Windows another program may hold it"
-        )
-    if error.errno in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "lock" in text:
-        return (
-            f"{url} is busy: another program has it open (a monitor, an IDE, ModemManager?); close that and try again"
-        )
-    return f"{url} cannot be opened: {text}"
+def _check_actual_baud(port: Any, url: str, baud: int) -> None:
+    """See that the driver has taken a rate: some quietly take another one.
+
+    Raises:
+        PortError: It has not.
+    """
+    actual = actual_baud(port)
+    if actual is not None and abs(actual - baud) > _BAUD_TOLERANCE * baud:
+        raise PortError(_no_such_rate(url, baud, f"its driver takes {actual} instead"))
+
+
+def actual_baud(port: Any) -> int | None:
+    """Give the rate that a port's driver has, in bits a second; None where it does not tell (only Linux's do)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import fcntl  # noqa: PLC0415 - not on every system
+
+    settings = bytearray(256)  # struct termios2, 44 bytes, and room: the kernel writes what it has
+    try:
+        fcntl.ioctl(port.fd, _TCGETS2, settings)
+    except (AttributeError, OSError, TypeError):
+        return None
+    return int.from_bytes(settings[_OSPEED_OFFSET : _OSPEED_OFFSET + 4], sys.byteorder) or None
+
+
+def _no_such_rate(url: str, baud: int, why: str) -> str:
+    return f"{url} cannot be set to {baud} baud: {why}; choose a rate that the adapter has, such as {DEFAULT_BAUD}"
 
 
 def _fileno(port: Any) -> int | None:

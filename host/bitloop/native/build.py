@@ -29,6 +29,7 @@ FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra")
 """Flags of every native build; never ``-march=native``: a cache may be shared between machines."""
 
 _COMPILE_TIMEOUT_S = 300.0
+_SIMULATOR = tuple(f"native_{part}.c" for part in ("sim", "line", "options", "limits", "faults", "faults_text"))
 _SUFFIXES = {".c", ".cpp", ".S", ".h", ".hpp", ".ino", ".ld"}
 
 
@@ -114,7 +115,7 @@ def simulator_binary() -> Path:
         ToolchainError: there is no compiler, or it refused the sources.
     """
     name = "bitloop-sim.exe" if sys.platform == "win32" else "bitloop-sim"
-    return _build(name, sources=("native_sim.c", "native_options.c", "native_faults.c"), flags=())
+    return _build(name, sources=_SIMULATOR, flags=())
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from bitloop.report.images import data_uri
 __all__ = ["load_run", "render", "write_report"]
 
 SHOWN_SAMPLES = 48
+SHOWN_INTERRUPTIONS = 50
 _COLOURS = {"exact": "good", "disagree": "bad", "failed": "bad", "interrupted": "warn"}
 
 
@@ -55,9 +56,14 @@ def load_run(directory: Path) -> tuple[RunRecord, list[Sample]]:
     record = read_record(files.record)
     samples = list(read_samples(files.samples))
     if len(samples) != record.dataset.measured:
+        resumed = (
+            f". If the run was resumed and broke off again: bitloop run --resume {directory}"
+            if record.status != "complete"
+            else ""
+        )
         raise DataError(
             f"{files.samples} has {len(samples)} samples, {files.record.name} says {record.dataset.measured}: "
-            "they are not of one run"
+            f"they are not of one run{resumed}"
         )
     matching = sum(sample.match for sample in samples)
     if matching != record.exact.matching:
@@ -99,6 +105,7 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
         placement=words.placement,
         stack_words=words.stack,
         build_words=words.build,
+        interruption=words.interruption,
     )
     ticks = np.array([sample.ticks for sample in samples], dtype=np.uint64)
     latency = record.latency
@@ -125,6 +132,7 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
         wrong_count=sum(sample.device != sample.label for sample in samples),
         provenance=_provenance(record),
         words=words,
+        shown_interruptions=SHOWN_INTERRUPTIONS,
     )
 
 
@@ -227,6 +235,8 @@ def _provenance(run: RunRecord) -> list[tuple[str, str]]:
             f"{run.dataset.name}, {run.dataset.split}: {run.dataset.measured:,} of {run.dataset.requested:,} images",
         ),
         ("Data SHA-256", run.dataset.sha256),
+        *([("Pixels", f"{run.dataset.pixel_bits} bits each, lossy")] if run.dataset.pixel_bits is not None else []),
+        ("SHA-256 of the pixels sent", run.dataset.sent_sha256 or "–"),
         ("Device", f"{run.device.board} ({run.device.isa}) at {run.device.url}"),
         ("Device is", "simulated: no figure here is one of a chip" if run.simulated else "a chip"),
         *([("Emulated by", run.device.emulator)] if run.device.emulator else []),

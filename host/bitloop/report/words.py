@@ -6,9 +6,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitloop.bench.metrics import Proportion
-    from bitloop.bench.record import Placement, Ram
+    from bitloop.bench.record import Interruption, Placement, Ram
 
-__all__ = ["build", "count", "interval", "percent", "placement", "rate", "seconds", "share", "size", "stack", "ticks"]
+__all__ = [
+    "build",
+    "count",
+    "interruption",
+    "interval",
+    "percent",
+    "placement",
+    "rate",
+    "seconds",
+    "share",
+    "size",
+    "stack",
+    "ticks",
+]
 
 
 def count(value: int) -> str:
@@ -55,6 +68,16 @@ def stack(ram: Ram) -> str:
     peak = ram.stack_note or "" if ram.stack_peak is None else f"peak {ram.stack_peak:,} B"
     bound = None if ram.build is None else ram.build.stack_bound
     return peak if bound is None else f"{peak}; at most {bound:,} B by the build"
+
+
+def interruption(broken: Interruption) -> str:
+    """Say when a run broke off, why, and how it went on."""
+    how = "resumed" if broken.resumed else "reached again"
+    boots = ""
+    before, after = broken.boot_count_before, broken.boot_count_after
+    if before is not None and after is not None and before != after:
+        boots = f", the device's start {before:,} → {after:,}"
+    return f"after {broken.images:,} images: {broken.reason} ({how} after {seconds(broken.seconds)}{boots})"
 
 
 def build(ram: Ram) -> str:

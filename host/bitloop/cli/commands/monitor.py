@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from bitloop.cli import console, options
 
-_STYLES = {"log": "cyan", "raw": "", "frame": "dim", "damaged": "yellow"}
+_STYLES = {"log": "cyan", "raw": "", "frame": "dim", "damaged": "yellow", "meaning": "red"}
 
 
 @console.handled
@@ -22,14 +21,16 @@ def monitor(
     hello: Annotated[bool, typer.Option(help="Ask the device who it is; that ends a run it may be at.")] = False,
     frames: Annotated[bool, typer.Option("--frames", help="Show all frames, not only the log's.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.", show_default=False)] = None,
+    record_file: options.Record = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier recording.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Show log frames and raw text of a device as they come, until Ctrl-C. Sends nothing unless asked to."""
     from bitloop.monitor import Monitor  # noqa: PLC0415 - pyserial
 
-    began = time.monotonic()
     try:
-        with Monitor(device, baud=baud) as watched:
+        with Monitor(device, baud=baud, record=record_file, overwrite=force) as watched:
+            began = watched.clock()
             console.say(f"listening to {device}; Ctrl-C ends")
             if hello:
                 watched.say_hello()

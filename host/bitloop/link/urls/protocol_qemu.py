@@ -33,12 +33,15 @@ from bitloop.link.urls.arena_cap import with_arena_cap
 from bitloop.link.urls.cpus import CpuShare
 from bitloop.link.urls.emulation import Emulation
 from bitloop.link.urls.emulator_monitor import EmulatorMonitor, MonitorError
-from bitloop.link.urls.stream_port import StreamPort, options_in, parse_size
+from bitloop.link.urls.quantities import parse_size
+from bitloop.link.urls.stream_port import StreamPort, options_in
 
 if TYPE_CHECKING:
     from bitloop.boards.catalogue import Board, Emulator
 
-_KNOWN = ("elf", "icount", "arena")
+OPTIONS = ("elf", "icount", "arena")
+"""The names of what a URL may ask for."""
+
 _MOST_ICOUNT = 10  # QEMU takes no greater shift
 _START_S = 20.0
 _ANSWER_S = 5.0
@@ -68,7 +71,7 @@ def options_of(url: str) -> Options:
     elf: Path | None = None
     icount_shift = arena_bytes = None
     try:
-        for key, value in options_in(parts.query, _KNOWN):
+        for key, value in options_in(parts.query, OPTIONS):
             if key == "elf":
                 elf = Path(value)
             elif key == "arena":

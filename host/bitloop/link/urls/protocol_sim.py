@@ -1,7 +1,9 @@
 """``sim://native``: the device core, compiled for the host, as a process of its own behind a byte stream.
 
-Options, as a query: ``arena`` (or ``ram``), ``body``, ``window`` (sizes: ``8192``, ``8k``, ``1M``), ``boot_count``,
-``board``, and ``fault``, which may come several times or hold several faults apart by ``;``. Example::
+Options, as a query: ``arena`` (or ``ram``), ``body``, ``send_body``, ``window`` (sizes: ``8192``, ``8k``, ``1M``),
+``boot_count``, ``board``, ``compute`` (the least time that an image takes: ``10ms``), ``ranges``, ``codings``,
+``delta=off``, and ``fault``, which may come several times or hold several faults apart by ``;``. With ``baud=auto`` the
+device's rate can be changed, from ``boot_baud`` up to ``max_baud``, and the port tells it. Example::
 
     serial.serial_for_url("sim://native?arena=64k&fault=layer:1,ulp:1")
 
@@ -12,17 +14,32 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import tempfile
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from serial.serialutil import SerialException
 
-from bitloop.link.urls.stream_port import StreamPort, options_in, parse_size
+from bitloop.link.urls.quantities import parse_size, parse_time_s, parse_whole
+from bitloop.link.urls.stream_port import StreamPort, options_in
 
-_SIZES = {"arena": "--arena", "ram": "--arena", "body": "--body", "window": "--window"}
-_OTHERS = {"boot_count": "--boot-count", "board": "--board"}
-_KNOWN = (*_SIZES, *_OTHERS, "fault")
+BOOT_BAUD = 115200  # the simulator's own defaults
+MAX_BAUD = 2_000_000
+_MOST = (1 << 32) - 1
+_SIZES = {"arena": "--arena", "ram": "--arena", "body": "--body", "send_body": "--send-body", "window": "--window"}
+_NUMBERS = {
+    "boot_count": ("--boot-count", 0),
+    "ranges": ("--ranges", 0),
+    "codings": ("--codings", 0),
+    "boot_baud": ("--boot-baud", 1),
+    "max_baud": ("--max-baud", 1),
+}
+OPTIONS = (*_SIZES, *_NUMBERS, "board", "compute", "delta", "baud", "fault")
+"""The names of what a URL may ask for."""
+
+_RATE = struct.Struct("<I")
 _START_S = 10.0
 
 
@@ -38,27 +55,78 @@ def arguments_of(url: str) -> list[str]:
     arguments: list[str] = []
     seen: set[str] = set()
     try:
-        for key, value in options_in(parts.query, _KNOWN, repeatable=("fault",)):
+        for key, value in options_in(parts.query, OPTIONS, repeatable=("fault",)):
             if key == "fault":
                 for fault in filter(None, value.split(";")):
                     arguments += ["--fault", fault]
                 continue
-            option = _SIZES.get(key) or _OTHERS[key]
-            if option in seen:
+            words = _argument(key, value)
+            if words and words[0] in seen:
                 raise ValueError(f"option '{key}' is given twice")
-            seen.add(option)
-            if key == "boot_count" and not (value.isascii() and value.isdigit()):
-                raise ValueError(f"boot_count '{value}' is no number")
-            arguments += [option, str(parse_size(value)) if key in _SIZES else value]
+            seen.update((*words[:1], key))
+            arguments += words
+        if seen & {"boot_baud", "max_baud"} and "baud" not in seen:
+            raise ValueError("boot_baud and max_baud need baud=auto")
+        if _baud_in(arguments, "--boot-baud", BOOT_BAUD) > _baud_in(arguments, "--max-baud", MAX_BAUD):
+            raise ValueError("the rate at boot (boot_baud) is above the most (max_baud)")
     except ValueError as error:
         raise SerialException(f"{url}: {error}") from error
     return arguments
+
+
+def _baud_in(arguments: list[str], option: str, default: int) -> int:
+    return int(arguments[arguments.index(option) + 1]) if option in arguments else default
+
+
+def _argument(key: str, value: str) -> list[str]:
+    """Turn one option into the simulator's words, if any."""
+    if key in _SIZES:
+        return [_SIZES[key], str(parse_size(value))]
+    if key in _NUMBERS:
+        option, least = _NUMBERS[key]
+        try:
+            return [option, str(parse_whole(value, least=least, most=_MOST))]
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from error
+    if key == "board":
+        return ["--board", value]
+    if key == "compute":
+        return ["--compute-us", str(round(parse_time_s(value) * 1e6))]
+    if key == "delta":
+        if value not in ("on", "off"):
+            raise ValueError(f"delta '{value}' is neither on nor off")
+        return [] if value == "on" else ["--no-delta"]
+    if value != "auto":
+        raise ValueError(f"baud '{value}' is not auto; a rate is the line's, which bitloop.link.open gives")
+    return []
 
 
 class Serial(StreamPort):
     """A port whose other end is a simulator process; closing it ends the process."""
 
     WHAT = "the simulated device"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._rates: int | None = None
+        self._rate_bytes = b""
+        self._device_baud = 0
+        super().__init__(*args, **kwargs)
+
+    @property
+    def device_baud(self) -> int | None:
+        """The device's own rate now, in bits a second; None without ``baud=auto``."""
+        if self._rates is None:
+            return None
+        try:
+            while data := os.read(self._rates, 4096):
+                self._rate_bytes += data
+        except BlockingIOError:
+            pass
+        whole = len(self._rate_bytes) // _RATE.size * _RATE.size
+        if whole:
+            (self._device_baud,) = _RATE.unpack_from(self._rate_bytes, whole - _RATE.size)
+            self._rate_bytes = self._rate_bytes[whole:]
+        return self._device_baud
 
     def _start(self, url: str) -> socket.socket:
         arguments = arguments_of(url)
@@ -68,13 +136,30 @@ class Serial(StreamPort):
         if arguments:
             _check(command, url)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the port
-        return self._start_with_pair(command) if _has_pairs() else self._start_with_port(command)
+        if "baud" not in dict(parse_qsl(urlsplit(url).query)):
+            return self._start_with_pair(command) if _has_pairs() else self._start_with_port(command)
+        if not _has_pairs():
+            raise SerialException(f"{url}: baud=auto needs a system that hands pipes to programs, such as Linux")
+        self._device_baud = _baud_in(arguments, "--boot-baud", BOOT_BAUD)
+        self._rates, its_end = os.pipe()
+        os.set_blocking(self._rates, False)
+        try:
+            return self._start_with_pair([*command, "--rate-fd", str(its_end)], (its_end,))
+        finally:
+            os.close(its_end)
 
-    def _start_with_pair(self, command: list[str]) -> socket.socket:
+    def _release(self) -> None:
+        super()._release()
+        if self._rates is not None:
+            os.close(self._rates)
+            self._rates = None
+            self._rate_bytes = b""
+
+    def _start_with_pair(self, command: list[str], descriptors: tuple[int, ...] = ()) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = self._spawn([*command, "--fd", str(theirs.fileno())], (theirs.fileno(),))
+                self._process = self._spawn([*command, "--fd", str(theirs.fileno())], (theirs.fileno(), *descriptors))
             except OSError:
                 ours.close()
                 raise

@@ -19,23 +19,10 @@ from serial.serialutil import (
     to_bytes,
 )
 
-_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _BUFFER_BYTES = 1 << 18
 _PEEK_BYTES = 1 << 16
 _WORDS_BYTES = 600
 _END_S = 1.0
-
-
-def parse_size(text: str) -> int:
-    """Read a size in bytes: ``8192``, ``8k``, ``1M`` (powers of 1024).
-
-    Raises:
-        ValueError: It is no positive whole number with an optional unit.
-    """
-    digits, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
-    if not (digits.isascii() and digits.isdigit()) or int(digits) == 0:
-        raise ValueError(f"'{text}' is no size; write it as 8192, 8k or 1M")
-    return int(digits) * _UNITS.get(unit, 1)
 
 
 def options_in(query: str, known: Collection[str], *, repeatable: Collection[str] = ()) -> Iterator[tuple[str, str]]:
@@ -117,6 +104,11 @@ class StreamPort(SerialBase):  # type: ignore[misc]
         """End the process; closing twice is no error."""
         self.is_open = False
         self._release()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def fileno(self) -> int:
         """Give the stream's descriptor, to wait for with select."""
