@@ -84,7 +84,7 @@ def test_neighbours_move_as_one_with_the_padding_between_them():
 
 
 def test_each_copy_comes_before_what_overwrites_its_source():
-    """By hand: all moves up by 52 bytes for a new record, so the last goes first; of two that change places one is sent."""
+    """By hand: all moves up by 52 bytes for a new record, so the last goes first; of two that swap one is sent."""
     kept = [(piece(seed, size), None, None) for seed, size in ((1, 100), (2, 60), (3, 80), (4, 400))]
     after = [kept[1], kept[0], kept[2], (piece(5, 200), None, None), kept[3]]
     at, to = HEAD_BYTES + 4 * 52, HEAD_BYTES + 5 * 52
