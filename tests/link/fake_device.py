@@ -217,7 +217,8 @@ class FakeDevice:
         self.session = 0
         self.frames = self.bad_frames = self.stale = self.disturbances = self.computed_total = 0
         self.most_pending = 0
-        self.refused = 0
+        self.coded_frames = 0
+        self.refused: bytes | None = None
         self.reset(first=True)
 
     def reset(self, *, first: bool = False) -> None:
@@ -455,6 +456,7 @@ class FakeDevice:
         self.send(CODE_READY, sequence, struct.pack("<BBH", table, 0, len(self.tables[table])))
 
     def on_coded(self, kind: int, sequence: int, body: bytes) -> None:
+        self.coded_frames += 1
         number = 0
         if kind == STREAM_CODED:
             (number,) = struct.unpack("<I", body[:4])
@@ -692,6 +694,7 @@ class LineFaults:
     duplicate: float = 0.0
     truncate: float = 0.0
     noise: float = 0.0
+    swap: float = 0.0  # with the frame before it, from the device only
 
 
 class FakeTransport:
@@ -726,7 +729,7 @@ class FakeTransport:
             out, self.device.out = b"".join(self.device.out), []
             if self.silent:
                 out = b""
-            self._inbox += self._disturb(out)
+            self._inbox += self._disturb(self._swapped(out))
             if self._inbox:
                 data = bytes(self._inbox[: self.read_limit])
                 del self._inbox[: self.read_limit]
@@ -741,9 +744,18 @@ class FakeTransport:
     def close(self) -> None:
         self.closed = True
 
+    def _swapped(self, data: bytes) -> bytes:
+        if not self.faults.swap:
+            return data
+        frames = [frame + b"\0" for frame in data.split(b"\0") if frame]
+        for at in range(1, len(frames)):
+            if self.random.random() < self.faults.swap:
+                frames[at - 1 : at + 1] = frames[at], frames[at - 1]
+        return b"".join(frames)
+
     def _disturb(self, data: bytes) -> bytes:
         f = self.faults
-        if not (f.drop or f.flip or f.duplicate or f.truncate or f.noise):
+        if not data or not (f.drop or f.flip or f.duplicate or f.truncate or f.noise):
             return data
         out = bytearray()
         *whole, rest = data.split(b"\0")  # what is garbled by the line's rate has no end
