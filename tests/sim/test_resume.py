@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitloop import api
-from bitloop.bench import attempt
+from bitloop.bench import line
 from bitloop.bench.comparable import comparable
 from bitloop.bench.files import RunDirectory
 from bitloop.bench.journal import Sample, pack_pixels, read_samples
@@ -590,10 +590,10 @@ class Breaking:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, after: list[int], error: Callable[[], LinkError]) -> None:
         self.calls = 0
-        whole = Session.run
+        whole = line.stream
 
-        def broken(session: Session, pixels: np.ndarray, *arguments: object) -> Iterator[object]:
-            if len(arguments) > 2:  # a warm-up, which tells its progress
+        def broken(session: Session, pixels: np.ndarray, *arguments: object, **progress: object) -> Iterator[object]:
+            if progress:  # a warm-up
                 yield from whole(session, pixels, *arguments)  # type: ignore[arg-type]
                 return
             gained = after[self.calls % len(after)]
@@ -606,7 +606,7 @@ class Breaking:
                 return
             raise error()
 
-        monkeypatch.setattr(Session, "run", broken)
+        monkeypatch.setattr(line, "stream", broken)
 
 
 def test_a_line_that_breaks_again_and_again_costs_no_image(
@@ -721,10 +721,10 @@ def test_a_link_that_breaks_behind_the_last_image_is_picked_up(
     assert record.ram.measured == record.ram.predicted
 
 
-@pytest.mark.parametrize("line", ["", "&rtt=1ms"])
-def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images, line: str) -> None:
+@pytest.mark.parametrize("shaped", ["", "&rtt=1ms"])
+def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images, shaped: str) -> None:
     options = RunOptions(slots=4, reconnect_s=60.0)
-    record = run(models("mlp"), f"sim://native?fault=crash:after=40{line}", drawn_images, options=options)
+    record = run(models("mlp"), f"sim://native?fault=crash:after=40{shaped}", drawn_images, options=options)
     assert (record.status, record.exit_code) == ("failed", 6)
     assert record.seconds < 20
     assert record.error is not None
@@ -805,4 +805,48 @@ def test_reconnect_times_are_those_of_ports_and_processes() -> None:
     assert reconnect_seconds(RunOptions(), "/dev/ttyACM0") == 10.0
     assert reconnect_seconds(RunOptions(), "sim://native") == 3.0
     assert reconnect_seconds(RunOptions(reconnect_s=1.5), "sim://native") == 1.5
-    assert attempt.ENDED
+
+
+# --- options of the line
+
+
+class OneRate:
+    def __init__(self, url: str, *, baud: int, **others: object) -> None:
+        self.given = {"url": url, "baud": baud, **others}
+
+
+class ManyRates(OneRate):
+    def __init__(self, url: str, *, baud: int, max_baud: int | None = None, **others: object) -> None:
+        super().__init__(url, baud=baud, max_baud=max_baud, **others)
+
+
+def test_a_greatest_rate_reaches_the_link_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = RunOptions(max_baud=921600)
+    monkeypatch.setattr(line, "Session", ManyRates)
+    session = line.open_session("sim://native", options, on_log=None, on_raw=None)
+    assert isinstance(session, ManyRates)
+    assert (session.given["baud"], session.given["max_baud"]) == (115200, 921600)
+    monkeypatch.setattr(line, "Session", OneRate)
+    assert isinstance(line.open_session("sim://native", RunOptions(), on_log=None, on_raw=None), OneRate)
+    with pytest.raises(UsageError, match="leave --max-baud out"):
+        line.open_session("sim://native", options, on_log=None, on_raw=None)
+
+
+def test_whether_bytes_are_coded_reaches_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Coding:
+        def run(self, pixels: object, mode: object, outputs: object, progress: object, *, coded: bool = True) -> object:
+            given.append(coded)
+            return None
+
+    monkeypatch.setattr(line, "Session", Coding)
+    for coded in (True, False):
+        line.stream(Coding(), np.zeros(0, np.uint8), 0, 0, RunOptions(coded=coded))  # type: ignore[arg-type]
+    assert given == [True, False]
+
+
+def test_lines_that_make_no_sense_are_refused(models: Models, drawn_images: Images) -> None:
+    for options in (RunOptions(max_baud=0), RunOptions(reconnect_s=float("inf")), RunOptions(pixel_bits=9)):
+        with pytest.raises(UsageError, match="sense"):
+            run(models("mlp"), "sim://native", drawn_images, options=options)

@@ -21,6 +21,7 @@ from bitloop.bench.identity import (
     sizes_of,
     versions,
 )
+from bitloop.bench.line import baud_of
 from bitloop.bench.parts import Part
 from bitloop.bench.record import (
     RECORD_VERSION,
@@ -139,8 +140,7 @@ def _link_of(attempt: Attempt, parts: Sequence[Part]) -> LinkFigures:
         crc_errors=traffic.crc_errors,
         share=judging.share_of(timed, attempt.info, seconds=seconds, waited_s=traffic.waited_s),
         upload_line_bytes=traffic.upload_line_bytes,
-        # LINK: filled from the upload's report and the session where these tell it.
-        copied_bytes=None,
-        codings=(),
-        baud=None,
+        copied_bytes=traffic.copied_bytes,
+        codings=tuple(attempt.codings),
+        baud=baud_of(attempt.session),
     )
