@@ -69,7 +69,7 @@ class DeviceInfo:
         send_body_bytes: Longest frame body that it sends; 0 when not sent (:attr:`longest_sent`).
         codings: What it decodes (:class:`bitloop.spec.Coding`).
         ranges: Most ranges of bytes that it keeps beyond a gap; 0: it keeps nothing behind one.
-        baud: Rate of the line at which it starts, in bits a second; 0: the rate cannot be changed.
+        baud: Rate that it has now, in bits a second; 0: the rate cannot be changed.
         max_baud: The most that it can change to.
         emulator: What emulates it, in words, or ""; no field of HELLO, known where ``qemu://`` started it.
         instructions_per_tick: Of an emulated device; None where ticks are what ``timer_unit`` says.

@@ -56,6 +56,12 @@ static uint64_t port_ticks(void *context)
     return b->clock_ms;
 }
 
+static uint32_t port_memory(void *context)
+{
+    (void)context;
+    return 123;
+}
+
 static uint32_t port_milliseconds(void *context)
 {
     return ((board *)context)->clock_ms;
@@ -102,6 +108,8 @@ board *board_new(uint32_t arena_bytes, uint16_t body_bytes, uint16_t send_body_b
     p->read = port_read;
     p->write = port_write;
     p->ticks = port_ticks;
+    p->stack_peak = port_memory; /* so that STATS has every field */
+    p->heap_free_least = port_memory;
     p->arena = allocate(&b->buffers[0], arena_bytes);
     p->arena_bytes = arena_bytes;
     p->receive_buffer = allocate(&b->buffers[1], BL_FRAME_BYTES(body_bytes));

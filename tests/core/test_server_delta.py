@@ -228,6 +228,7 @@ def test_repeated_and_wrong_copies_change_nothing(start_board: Start, base: byte
     assert copy(board, 0, 0xFFFFFFFF, 0, 4).error == (Status.BAD_OFFSET, 0xFFFFFFFF, n)
     assert copy(board, 0, 0, m - 3, 4).error == (Status.BAD_OFFSET, m - 3, m)
     assert copy(board, 0, 0, 4, 0xFFFFFFFF).error == (Status.BAD_OFFSET, 0, n)
+    assert copy(board, 0, 4, 0, 0xFFFFFFFC).error == (Status.BAD_OFFSET, 4, n)
     assert board.arena == before
     assert copied(copy(board, 0, 300, 200, 10)) == (1, 0, 200, 210)
     after = board.arena

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,8 +243,7 @@ def test_a_frozen_device_does_nothing_but_end(start_device: Start) -> None:
     assert not answers(device, MessageType.ECHO_REQUEST)
     device.socket.setblocking(False)
     with pytest.raises(BlockingIOError):  # nobody reads
-        for _ in range(1000):
-            device.socket.send(bytes(65536))
+        fill(device.socket)
     used = time_of(device.process.pid)
     time.sleep(0.2)
     assert time_of(device.process.pid) - used < 0.1
@@ -251,20 +251,23 @@ def test_a_frozen_device_does_nothing_but_end(start_device: Start) -> None:
     assert device.close() == 0
 
 
+def fill(stream: socket.socket) -> None:
+    """Send more than any system keeps for a process."""
+    for _ in range(1000):
+        stream.send(bytes(65536))
+
+
 def time_of(pid: int) -> float:
     """Return the processor time of a process, where the system tells."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_device_that_is_frozen_from_the_first_on_ends_over_tcp_too() -> None:
-    process = subprocess.Popen(
-        [simulator_binary(), "--port", "0", "--fault", "freeze:after=0"], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([simulator_binary(), "--port", "0", "--fault", "freeze:after=0"], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
@@ -296,14 +299,17 @@ def test_a_reset_in_the_midst_of_anything(start_device: Start, image: bytes, aft
     device = start_device("--fault", f"reset:after={after}", "--boot-count", "7")
     device.socket.settimeout(0.2)
     with pytest.raises(TimeoutError):
-        begin_run(device, image, 8)
-        run(device, 8)
+        upload_and_run(device, image)
     device.socket.settimeout(10)
     device.pending.clear()
     fields = device.hello()
     assert b"bitloop-sim: boot\r\n" in b"".join(device.raw)
     assert fields[HelloTag.BOOT_COUNT] == struct.pack("<I", 8)
     assert HelloTag.IMAGE_HASH not in fields
+    upload_and_run(device, image)
+
+
+def upload_and_run(device: Any, image: bytes) -> None:
     begin_run(device, image, 8)
     assert len(run(device, 8)) == 8
 

@@ -19,10 +19,14 @@ UPLOAD_BEGIN, UPLOAD_DATA, UPLOAD_END = 0x10, 0x11, 0x12
 RUN_BEGIN, RUN_DATA, RUN_ACK, RUN_END, READ_ACTIVATION, STREAM_DATA = 0x20, 0x21, 0x22, 0x23, 0x24, 0x50
 HELLO, ECHO, STATS, LOG, ERROR = 0x81, 0x82, 0xB0, 0xC0, 0xFF
 UPLOAD_READY, UPLOAD_ACK, UPLOAD_DONE = 0x90, 0x91, 0x92
+TENSORS_REQUEST, UPLOAD_DELTA, UPLOAD_COPY, TENSORS, UPLOAD_COPIED = 0x60, 0x61, 0x62, 0xE0, 0xE2
+CODE_TABLE, CODE_READY, UPLOAD_CODED, RUN_CODED, STREAM_CODED = 0x70, 0xF0, 0x71, 0x72, 0x73
 RUN_READY, RUN_CREDIT, RESULT, RUN_DONE, ACTIVATION = 0xA0, 0xA1, 0xA2, 0xA3, 0xA4
 NO_MEMORY, BAD_HASH, BAD_LENGTH, BAD_TYPE, BAD_STATE, BAD_PROTOCOL, NO_MODEL, BAD_ARGUMENT, BAD_CRC = (
     -17, -5, -3, -33, -35, -37, -38, -39, -4,
 )  # fmt: skip
+TOO_MANY, BAD_OFFSET, BAD_CODING, BAD_CODE_TABLE = -16, -36, -41, -42
+RUNS, CODES, DELTA = 1, 2, 32
 
 
 def cobs_encode(data: bytes) -> bytes:
@@ -82,6 +86,101 @@ def make_image(shape=(4, 5, 1), layers=3, logits=10, payload=200, seed=0, *, slo
     return content + struct.pack("<I", zlib.crc32(content))
 
 
+def make_tensors(tensors, *, seed=0, slots=4) -> bytes:
+    """An image with real tensor records: of each tensor its data, scales and zero points; None where there are none."""
+    head = struct.pack(
+        "<4sHHIHHHHHHHHIIHHIIII", b"BLI1", 2, 64, 0, 3, len(tensors), 56, 52, 4, 5, 1, 0, 0, 0, slots, 0, 0, 0, 10, 0
+    ).ljust(64, b"\0")
+    at = 64 + 3 * 56 + 52 * len(tensors)
+    records, body = b"", b""
+    for pieces in tensors:
+        places = []
+        for piece in pieces:
+            places.append(0xFFFFFFFF if piece is None else at + len(body))
+            body += (piece or b"") + bytes(-len(piece or b"") % 4)
+        groups = max(len(piece or b"") for piece in pieces[1:]) // 4
+        places.insert(1, len(pieces[0]))
+        records += bytes(24) + struct.pack("<IIIII", *places, groups) + bytes(8)
+    content = head + random.Random(seed).randbytes(3 * 56) + records + body
+    content = content[:8] + struct.pack("<I", len(content) + 4) + content[12:]
+    return content + struct.pack("<I", zlib.crc32(content))
+
+
+class Store:
+    """Bytes of a stream, those that are there and those that are not."""
+
+    def __init__(self, size: int) -> None:
+        self.data = np.zeros(size, np.uint8)
+        self.has = np.zeros(size, bool)
+        self.next = 0
+
+    def stretches(self, has=None) -> list[tuple[int, int]]:
+        """Those beyond ``next``."""
+        has = self.has if has is None else has
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], has, [False]))))
+        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if a]
+
+    def put(self, offset: int, data: bytes, limit: int, most: int) -> None:
+        """Keep what is below the limit, has a place, and is not there yet."""
+        data = data[: max(limit - offset, 0)]
+        if not data:
+            return
+        span = slice(offset, offset + len(data))
+        if offset > self.next:
+            has = self.has.copy()
+            has[span] = True
+            if len(self.stretches(has)) > most:
+                return
+        fresh = ~self.has[span]
+        self.data[span][fresh] = np.frombuffer(data, np.uint8)[fresh]
+        self.has[span] = True
+        if offset <= self.next:
+            missing = np.flatnonzero(~self.has[self.next :])
+            self.next += int(missing[0]) if len(missing) else len(self.has) - self.next
+
+    @property
+    def prefix(self) -> bytes:
+        return self.data[: self.next].tobytes()
+
+
+def decode_runs(data, count: int) -> bytes | None:
+    out = bytearray()
+    data = iter(data)
+    while len(out) < count:
+        token = next(data, None)
+        if token is None:
+            return None
+        for _ in range(token + 1 if token < 128 else token - 127):
+            byte = next(data, None) if token < 128 else 0
+            if byte is None:
+                return None
+            out.append(byte)
+    return bytes(out) if len(out) == count and next(data, None) is None else None
+
+
+def codes_of(lengths: list[int]) -> dict[tuple[int, int], int] | None:
+    """Symbols by length and code: RFC 1951, 3.2.2."""
+    codes, code = {}, 0
+    for length in range(1, 16):
+        for symbol in range(256):
+            if lengths[symbol] == length:
+                codes[length, code] = symbol
+                code += 1
+        code <<= 1
+    whole = sum(1 << (15 - length) for length in lengths if length) == 1 << 15
+    return codes if whole or [length for length in lengths if length] == [1] else None
+
+
+def symbols_of(data: bytes, codes) -> iter:
+    code = length = 0
+    for byte in data:
+        for bit in range(8):
+            code, length = code << 1 | byte >> bit & 1, length + 1
+            if (length, code) in codes:
+                yield codes[length, code]
+                code = length = 0
+
+
 def compute(pixels: np.ndarray, logits: int, weights: bytes = b"") -> np.ndarray:
     """Logits of one image: each depends on every pixel and its place, and on every byte of streamed weights."""
     values = pixels.astype(np.int64).ravel()
@@ -104,6 +203,11 @@ class FakeDevice:
     extra_hello: list[tuple[int, bytes]] = field(default_factory=list)
     hello_body: int = 64
     board: str = "fake"
+    send_body_bytes: int = 0
+    ranges: int = 0
+    codings: int = 0
+    delta: bool = False
+    early_credit: bool = False  # of throughput mode as it is since 1.2
     banner: bytes = b"boot: fake device\r\n"
 
     def __post_init__(self) -> None:
@@ -113,12 +217,15 @@ class FakeDevice:
         self.session = 0
         self.frames = self.bad_frames = self.stale = self.disturbances = self.computed_total = 0
         self.most_pending = 0
+        self.refused = 0
         self.reset(first=True)
 
     def reset(self, *, first: bool = False) -> None:
-        self.image_hash: bytes | None = None
-        self.image = b""
+        self.store = Store(0)
+        self.base: bytes | None = None
+        self.copies, self.written = 0, False
         self.announced = (0, 0, b"")
+        self.tables: dict[int, bytes] = {}
         self.loaded = self.run = False
         self.session = 0
         if not first:
@@ -151,8 +258,28 @@ class FakeDevice:
                 self.handle(*frame)
         self.work(now)
 
+    @property
+    def image(self) -> bytes:
+        return self.store.prefix
+
+    @property
+    def stream(self) -> bytes:
+        return self.pixel_store.prefix
+
+    @property
+    def weights(self) -> bytes:
+        return self.weight_store.prefix
+
+    @property
+    def longest_sent(self) -> int:
+        return self.send_body_bytes or self.body_bytes
+
+    def kept(self, head: int) -> int:
+        """How many ranges there are: as many as an answer has room for behind its head."""
+        return min(self.ranges, (self.longest_sent - head) // 8)
+
     def send(self, kind: int, sequence: int, body: bytes) -> None:
-        assert len(body) <= self.body_bytes
+        assert len(body) <= self.longest_sent
         self.out.append(encode(kind, sequence, self.session, body))
 
     def error(self, request: int, sequence: int, status: int, first: int = 0, second: int = 0) -> None:
@@ -165,10 +292,17 @@ class FakeDevice:
                  UPLOAD_DATA: "upload_data", UPLOAD_END: "upload_end", RUN_BEGIN: "run_begin", RUN_DATA: "run_data",
                  RUN_ACK: "run_ack", RUN_END: "run_end", READ_ACTIVATION: "read_activation",
                  STREAM_DATA: "stream_data"}  # fmt: skip
+        if self.codings:
+            names |= {CODE_TABLE: "code_table", UPLOAD_CODED: "coded", RUN_CODED: "coded", STREAM_CODED: "coded"}
+        if self.delta:
+            names |= {TENSORS_REQUEST: "tensors_request", UPLOAD_DELTA: "upload_delta", UPLOAD_COPY: "upload_copy"}
         if kind == HELLO_REQUEST:
             self.session = session
         if kind not in names:
             self.error(kind, sequence, BAD_TYPE, kind)
+            return
+        if names[kind] == "coded":
+            self.on_coded(kind, sequence, body)
             return
         getattr(self, "on_" + names[kind])(sequence, body)
 
@@ -178,6 +312,7 @@ class FakeDevice:
             self.error(HELLO_REQUEST, sequence, BAD_PROTOCOL, self.protocol_major, 0)
             return
         self.run = False
+        self.tables = {}
         fields = [(1, struct.pack("<HH", self.protocol_major, 0)), (2, b"fake 1"),
                   (4, self.board.encode()), (5, b"python"), (7, struct.pack("<BI", 1, 1000)),
                   (10, struct.pack("<I", self.arena_bytes)),
@@ -185,6 +320,14 @@ class FakeDevice:
                   (19, b"\4"), (20, struct.pack("<I", self.boot_count)), *self.extra_hello]  # fmt: skip
         if self.loaded:
             fields.append((21, hashlib.sha256(self.image).digest()))
+        if self.send_body_bytes:
+            fields.append((25, struct.pack("<H", self.send_body_bytes)))
+        if self.codings:
+            fields.append((26, bytes([self.codings])))
+        if self.ranges:
+            fields.append((27, bytes([self.ranges])))
+        if self.delta:
+            fields.append((13, struct.pack("<I", DELTA)))
         bodies = [b""]
         for tag, value in fields:
             coded = bytes((tag, len(value))) + value
@@ -207,19 +350,158 @@ class FakeDevice:
             self.error(UPLOAD_BEGIN, sequence, NO_MEMORY, max(length, arena), self.arena_bytes)
             return
         self.run = False
-        if (length, digest) != (self.announced[0], self.announced[2]):
-            self.image, self.loaded = b"", False
+        if (length, digest) != (self.announced[0], self.announced[2]) or self.refused == digest:
+            self.store, self.loaded = Store(length), False
+        self.base, self.refused = None, None
         self.announced = (length, arena, digest)
-        self.send(UPLOAD_READY, sequence, struct.pack("<II", len(self.image), length))
+        self.send(UPLOAD_READY, sequence, self.held())
+
+    def held(self) -> bytes:
+        body = struct.pack("<II", self.store.next, self.announced[0])
+        return body + b"".join(struct.pack("<II", *bounds) for bounds in self.store.stretches())
 
     def on_upload_data(self, sequence: int, body: bytes) -> None:
-        if not self.announced[0]:
-            self.error(UPLOAD_DATA, sequence, BAD_STATE)
-            return
         (offset,) = struct.unpack("<I", body[:4])
-        if offset == len(self.image):
-            self.image += body[4:]
-        self.send(UPLOAD_ACK, sequence, struct.pack("<II", len(self.image), self.announced[0]))
+        self.take_image(UPLOAD_DATA, sequence, offset, body[4:])
+
+    def take_image(self, kind: int, sequence: int, offset: int, data: bytes) -> None:
+        length = self.announced[0]
+        if not length:
+            self.error(kind, sequence, BAD_STATE)
+            return
+        if offset + len(data) > length:
+            self.error(kind, sequence, BAD_OFFSET, offset, length)
+            return
+        self.written = True
+        self.store.put(offset, data, length, self.kept(8))
+        self.send(UPLOAD_ACK, sequence, self.held())
+
+    # --- delta ---
+
+    def on_tensors_request(self, sequence: int, body: bytes) -> None:
+        if not self.loaded:
+            self.error(TENSORS_REQUEST, sequence, NO_MODEL)
+            return
+        (first,) = struct.unpack("<H", body)
+        layers, tensors = struct.unpack_from("<HH", self.image, 12)
+        records = []
+        for index in range(tensors):
+            at = 64 + 56 * layers + 52 * index
+            data, size, scales, zeros, groups, chunk = struct.unpack_from("<IIIIII", self.image, at + 24)
+            for begin, length in ((data, 0 if chunk else size), (scales, 4 * groups), (zeros, 4 * groups)):
+                if begin == 0xFFFFFFFF or not length:
+                    records.append(bytes(16))
+                    continue
+                digest = hashlib.sha256(self.image[begin : begin + length]).digest()
+                records.append(struct.pack("<II8s", begin, length, digest))
+        shown = records[first : first + (self.longest_sent - 4) // 16]
+        self.send(TENSORS, sequence, struct.pack("<HH", first, len(records)) + b"".join(shown))
+
+    def on_upload_delta(self, sequence: int, body: bytes) -> None:
+        length, arena, digest, base = struct.unpack("<II32s16s", body)
+        again = self.base is not None and not self.copies and not self.written and digest == self.announced[2]
+        held = self.loaded and hashlib.sha256(self.image).digest()[:16] == base
+        if not held and not (again and hashlib.sha256(self.base).digest()[:16] == base):
+            self.error(UPLOAD_DELTA, sequence, NO_MODEL)
+            return
+        if max(length, arena) > self.arena_bytes:
+            self.error(UPLOAD_DELTA, sequence, NO_MEMORY, max(length, arena), self.arena_bytes)
+            return
+        if held:
+            self.base = self.image
+        self.run = self.loaded = self.written = False
+        self.copies = 0
+        self.store = Store(length)
+        self.arena = np.zeros(self.arena_bytes, np.uint8)
+        self.arena[: len(self.base)] = np.frombuffer(self.base, np.uint8)
+        self.announced = (length, arena, digest)
+        self.send(UPLOAD_READY, sequence, struct.pack("<II", 0, length))
+
+    def on_upload_copy(self, sequence: int, body: bytes) -> None:
+        number, source, target, size = struct.unpack("<HIII", body)
+        if self.base is None or (self.written and number >= self.copies):
+            self.error(UPLOAD_COPY, sequence, BAD_STATE)
+            return
+        if source + size > len(self.base) or target + size > self.announced[0]:
+            self.error(UPLOAD_COPY, sequence, BAD_OFFSET, source, target)
+            return
+        if number == self.copies:
+            has = self.store.has.copy()
+            has[target : target + size] = True
+            if len(self.store.stretches(has)) > self.kept(10):
+                self.error(UPLOAD_COPY, sequence, TOO_MANY)
+                return
+            self.arena[target : target + size] = self.arena[source : source + size].copy()
+            self.store.has[:] = has
+            self.store.data[target : target + size] = self.arena[target : target + size]
+            self.copies += 1
+        self.send(UPLOAD_COPIED, sequence, struct.pack("<H", self.copies) + self.held())
+
+    # --- coded data ---
+
+    def on_code_table(self, sequence: int, body: bytes) -> None:
+        table, _, offset = struct.unpack("<BBH", body[:4])
+        piece, there = body[4:], self.tables.get(table, b"")
+        if there[offset : offset + len(piece)] != piece or offset + len(piece) > len(there):
+            if offset == 0:
+                there = piece
+            elif offset == len(there):
+                there += piece
+            self.tables[table] = there
+        if len(there) == 128 and codes_of([there[i // 2] >> 4 * (i & 1) & 15 for i in range(256)]) is None:
+            self.tables[table] = b""
+            self.error(CODE_TABLE, sequence, BAD_CODE_TABLE, table)
+            return
+        self.send(CODE_READY, sequence, struct.pack("<BBH", table, 0, len(self.tables[table])))
+
+    def on_coded(self, kind: int, sequence: int, body: bytes) -> None:
+        number = 0
+        if kind == STREAM_CODED:
+            (number,) = struct.unpack("<I", body[:4])
+            body = body[4:]
+        offset, count, coding = struct.unpack("<IHB", body[:7])
+        data, table = body[7:], self.tables.get(kind == RUN_CODED, b"")
+        if not count or not coding & self.codings or coding & ~self.codings:
+            self.error(kind, sequence, BAD_CODING, coding)
+            return
+        if coding & CODES:
+            if len(table) != 128:
+                self.error(kind, sequence, BAD_CODE_TABLE)
+                return
+            codes = codes_of([table[i // 2] >> 4 * (i & 1) & 15 for i in range(256)])
+            symbols = symbols_of(data, codes)
+            decoded = self.of_symbols(symbols, count, coding)
+        else:
+            decoded = decode_runs(data, count)
+        if decoded is None:
+            self.error(kind, sequence, BAD_CODING, coding)
+        elif kind == UPLOAD_CODED:
+            self.take_image(kind, sequence, offset, decoded)
+        elif kind == RUN_CODED:
+            self.take_pixels(kind, sequence, offset, decoded)
+        else:
+            self.take_weights(kind, sequence, number, offset, decoded)
+
+    def of_symbols(self, symbols, count: int, coding: int) -> bytes | None:
+        """What bits are left over is not looked at: only a device in C must refuse them."""
+        if not coding & RUNS:
+            found = bytes(symbol for symbol, _ in zip(symbols, range(count), strict=False))
+            return found if len(found) == count else None
+        out = bytearray()
+        while len(out) < count:
+            token = next(symbols, None)
+            if token is None:
+                return None
+            if token >= 128:
+                out += bytes(token - 127)
+            else:
+                literals = [next(symbols, None) for _ in range(token + 1)]
+                if None in literals:
+                    return None
+                out += bytes(literals)
+        return bytes(out) if len(out) == count else None
+
+    # --- the verdict ---
 
     def on_upload_end(self, sequence: int, body: bytes) -> None:
         length, arena, digest = self.announced
@@ -229,6 +511,7 @@ class FakeDevice:
         elif len(self.image) != length:
             self.error(UPLOAD_END, sequence, BAD_LENGTH, len(self.image), length)
         elif found != digest:
+            self.refused = digest
             self.error(UPLOAD_END, sequence, BAD_HASH)
         else:
             self.loaded = True
@@ -248,14 +531,16 @@ class FakeDevice:
         if self.chunks and mode != 0:
             self.error(RUN_BEGIN, sequence, BAD_ARGUMENT, 0)
             return
-        self.number, self.asked, self.weights, self.computing = 0, 0, b"", False
+        self.number, self.asked, self.computing, self.under_way = 0, 0, False, False
         self.sizes = [size for layer, size in self.chunks if layer <= stop]
+        self.weight_store = Store(sum(self.sizes))
         self.run, self.timing, self.stops = True, mode == 0, stop != 0xFFFF
         self.run_slots = 1 if self.stops else self.slots
-        self.stream = bytearray()
+        self.pixel_store = Store(self.images * self.pixels)
         self.records: list[bytes] = []
         self.sent = self.acknowledged = self.limit = 0
         self.grant()
+        self.told = self.limit
         record = (
             12
             + (4 * self.logits if self.outputs & 1 and not self.stops else 0)
@@ -266,31 +551,41 @@ class FakeDevice:
     def grant(self) -> None:
         if self.timing and self.acknowledged * self.pixels != self.limit:
             return
-        self.limit = min(self.acknowledged + self.run_slots, self.images) * self.pixels
+        early = self.early_credit and not self.timing
+        free = len(self.records) if early else self.acknowledged
+        self.limit = min(free + self.run_slots, self.images) * self.pixels
 
     def credit(self, sequence: int) -> None:
-        body = struct.pack("<III", len(self.stream), self.limit, len(self.records))
+        self.told = self.limit
+        body = struct.pack("<III", self.pixel_store.next, self.limit, len(self.records))
+        store = self.pixel_store
         if self.chunks:
-            body += struct.pack("<III", self.number, len(self.weights), sum(self.sizes[: self.asked]))
-        self.send(RUN_CREDIT, sequence, body)
+            body += struct.pack("<III", self.number, self.weight_store.next, sum(self.sizes[: self.asked]))
+            store = self.pixel_store if self.pixel_store.next < self.limit else self.weight_store
+        self.send(RUN_CREDIT, sequence, body + b"".join(struct.pack("<II", *bounds) for bounds in store.stretches()))
 
     def on_run_data(self, sequence: int, body: bytes) -> None:
-        if not self.run:
-            self.error(RUN_DATA, sequence, BAD_STATE)
-            return
         (offset,) = struct.unpack("<I", body[:4])
-        if offset == len(self.stream):
-            self.stream += body[4 : 4 + self.limit - len(self.stream)]
+        self.take_pixels(RUN_DATA, sequence, offset, body[4:])
+
+    def take_pixels(self, kind: int, sequence: int, offset: int, data: bytes) -> None:
+        if not self.run:
+            self.error(kind, sequence, BAD_STATE)
+            return
+        self.pixel_store.put(offset, data, self.limit, self.kept(24 if self.chunks else 12))
         self.credit(sequence)
 
     def on_stream_data(self, sequence: int, body: bytes) -> None:
-        if not self.run:
-            self.error(STREAM_DATA, sequence, BAD_STATE)
-            return
         number, offset = struct.unpack("<II", body[:8])
+        self.take_weights(STREAM_DATA, sequence, number, offset, body[8:])
+
+    def take_weights(self, kind: int, sequence: int, number: int, offset: int, data: bytes) -> None:
+        if not self.run:
+            self.error(kind, sequence, BAD_STATE)
+            return
         assert number <= self.number, "the host streams a pass that nobody asked for"
-        if number == self.number and offset == len(self.weights):
-            self.weights += body[8 : 8 + sum(self.sizes[: self.asked]) - offset]
+        if number == self.number:
+            self.weight_store.put(offset, data, sum(self.sizes[: self.asked]), self.kept(24))
         self.credit(sequence)
 
     def on_run_ack(self, sequence: int, body: bytes) -> None:
@@ -316,57 +611,67 @@ class FakeDevice:
             return
         offset, size = struct.unpack("<IH", body)
         data = self.activation.astype("<f4").tobytes()
-        size = min(size, self.body_bytes - 8)
+        size = min(size, self.longest_sent - 8)
         self.send(ACTIVATION, sequence, struct.pack("<II", offset, len(data)) + data[offset : offset + size])
 
     # --- computing ---
 
     def work(self, now: float) -> None:
-        if not self.run:
-            return
-        if self.chunks and len(self.stream) == self.limit and len(self.records) * self.pixels < self.limit:
-            self.work_streamed(now)
-            return
+        while self.run and now >= self.busy_until and self.step(now):
+            pass
+
+    def step(self, now: float) -> bool:
+        """Do one thing; give False where there is nothing to do."""
+        if self.under_way:
+            self.under_way = False
+            self.compute_one(len(self.records))
+            self.grant()
+            if not self.timing and self.limit - self.told >= (self.run_slots + 1) // 2 * self.pixels:
+                self.credit(0)
+            return True
         done = len(self.records)
-        full = len(self.stream) // self.pixels
-        batch_full = not self.timing or len(self.stream) == self.limit
-        if done < full and batch_full:
-            self.compute_one(done)
+        if self.chunks and self.pixel_store.next == self.limit and done * self.pixels < self.limit:
+            return self.work_streamed(now)
+        if self.timing:
+            ready = self.pixel_store.next == self.limit and done * self.pixels < self.limit
+            pending = done - self.sent if done * self.pixels == self.limit else 0
+        else:
+            ready = done < min(self.pixel_store.next // self.pixels, self.acknowledged + self.run_slots)
+            pending = done - self.sent
+        most = min((self.longest_sent - 6) // len(self.records[0]), 255) if self.records else 1
+        if ready and pending < most and 2 * pending < self.run_slots:
+            self.under_way = True
             self.busy_until = now + self.image_s
-        batch_done = not self.timing or len(self.records) * self.pixels == self.limit
-        if self.sent < len(self.records) and batch_done and now >= self.busy_until:
-            record = len(self.records[0])
-            count = min(len(self.records) - self.sent, (self.body_bytes - 6) // record, 255)
+            return True
+        if pending:
+            count = min(pending, most)
             body = b"".join(self.records[self.sent : self.sent + count])
             self.send(RESULT, 0, struct.pack("<IBB", self.sent, count, 0) + body)
             self.sent += count
-            if self.sent < len(self.records):
-                self.work(now)
-        elif done < full and batch_full and now >= self.busy_until:
-            self.work(now)
+        return bool(pending)
 
-    def work_streamed(self, now: float) -> None:
+    def work_streamed(self, now: float) -> bool:
         """A batch: ask for a chunk, compute it for all images, ask for the next one."""
         done, end = len(self.records), self.limit // self.pixels
         if len(self.weights) < sum(self.sizes[: self.asked]):
-            return
+            return False
         if self.asked and self.image_s and not self.computing:
             self.computing = True
             self.busy_until = now + self.image_s * (end - done)
-            return
+            return True
         self.computing = False
         if self.asked < len(self.sizes):
             self.asked += 1
             self.credit(0)
-            return
+            return True
         for index in range(done, end):
             self.compute_one(index)
-        self.number, self.asked, self.weights = self.number + 1, 0, b""
-        self.work(now)
+        self.number, self.asked, self.weight_store = self.number + 1, 0, Store(sum(self.sizes))
+        return True
 
     def compute_one(self, index: int) -> None:
         self.computed_total += 1
-        pixels = np.frombuffer(bytes(self.stream[index * self.pixels : (index + 1) * self.pixels]), np.uint8)
+        pixels = self.pixel_store.data[index * self.pixels : (index + 1) * self.pixels]
         logits = compute(pixels, self.logits, self.weights)
         self.activation = compute(pixels[::-1], 3 * self.logits, self.weights)
         label = 0 if self.stops else int(np.argmax(logits))
@@ -393,6 +698,7 @@ class FakeTransport:
     """A bitloop transport to a :class:`FakeDevice`; ``now`` is the time that passes for both."""
 
     description = "fake://device"
+    baud = 115200
 
     def __init__(self, device: FakeDevice, faults: LineFaults | None = None, seed: int = 0) -> None:
         self.device = device
@@ -440,8 +746,11 @@ class FakeTransport:
         if not (f.drop or f.flip or f.duplicate or f.truncate or f.noise):
             return data
         out = bytearray()
-        for chunk in data.split(b"\0"):
+        *chunks, rest = data.split(b"\0")
+        assert not rest, "both sides write whole frames"
+        for chunk in chunks:
             if not chunk:
+                out += b"\0"
                 continue
             piece = bytearray(chunk + b"\0")
             if self.random.random() < f.drop:

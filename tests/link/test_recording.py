@@ -61,6 +61,23 @@ events = st.one_of(
 ).map(lambda parts: Event(*parts))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_stays_open():
+    """What a test lets lie, as a program that crashes does, is closed behind the last one."""
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (Reader, Writer):
+
+            def note(self, *arguments, initialize=kind.__init__, **options):
+                initialize(self, *arguments, **options)
+                opened.append(self)
+
+            patch.setattr(kind, "__init__", note)
+        yield
+    for one in opened:
+        one.close()
+
+
 class Line(fd.FakeTransport):
     """The fake device's line, as a port that has a rate and can be opened again."""
 

@@ -413,12 +413,12 @@ class Talks(fd.FakeDevice):
 
     says: tuple[int, int, int]
 
-    def work(self, now):
-        if self.run and self.number == 2 and self.sent == 3:
+    def step(self, now):
+        if self.number == 2 and self.sent == 3:
             for weights in ((2, 0, 0), self.says):
                 body = struct.pack("<IIIIII", len(self.stream), self.limit, len(self.records), *weights)
                 self.send(fd.RUN_CREDIT, 0, body)
-        super().work(now)
+        return super().step(now)
 
 
 def test_a_pass_behind_the_last_one():

@@ -18,6 +18,7 @@ from bitloop.bench.record import RunRecord
 from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
 from bitloop.errors import DataError
+from bitloop.link.channel import Timing
 from bitloop.link.recording import Kind, Reader
 from bitloop.monitor import Monitor
 from bitloop.quantize.model import Model
@@ -87,6 +88,25 @@ def test_a_failure_is_replayed_with_what_was_measured_until_then(
     assert again.error == there.error
     assert again.exact == there.exact
     assert 0 < again.exact.total < 120
+
+
+@pytest.mark.parametrize("fault", ["reset:after=30", "silent:after=30"])
+def test_a_run_that_was_interrupted_goes_on_in_its_replay_or_ends_as_it_did(
+    fault: str, models: Models, drawn_images: Images, tmp_path: Path
+) -> None:
+    """How long a lost device is waited for depends on its URL, in a replay on that of the recorded device."""
+    model, file = models("mlp8k", "int8:channel", "fp16"), tmp_path / "a.rec"
+    options = RunOptions(timing=Timing(timeout_s=0.3, connect_timeout_s=0.3, image_timeout_s=0.3))
+    there = run(model, f"sim://native?fault={fault}", drawn_images, options=options, recording=file)
+    assert (there.status, bool(there.interruptions)) == (
+        ("complete", True) if fault.startswith("reset") else ("failed", False)
+    )
+    began = time.monotonic()
+    again = run(model, f"replay://{file}", drawn_images, options=options)
+    assert time.monotonic() - began < 5.0
+    told = json.dumps(measured(again)).replace(f"replay://{file}", "URL")
+    expected = json.dumps(measured(there)).replace(f"sim://native?fault={fault}", "URL")
+    assert told == expected
 
 
 KILLED = """

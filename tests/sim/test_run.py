@@ -119,8 +119,8 @@ def test_throughput_mode_is_marked(models: Models, drawn_images: Images) -> None
 
 def test_link_figures(models: Models, drawn_images: Images) -> None:
     link = run(models("mlp"), URL, drawn_images).link
-    # Every pixel and every logit crosses the line, and COBS makes neither much shorter nor much longer.
-    assert link.stream_bytes_up >= drawn_images.pixels.size
+    # Pixels are coded, and most of them are zero: each other one takes a bit at least. Every logit crosses the line.
+    assert np.count_nonzero(drawn_images.pixels) / 8 < link.stream_bytes_up < drawn_images.pixels.size / 2
     assert link.stream_bytes_down >= 120 * 10 * 4
     assert link.bytes_up > link.stream_bytes_up
     assert link.share is not None

@@ -147,10 +147,10 @@ def test_the_record_says_what_travelled(models: Models, drawn_images: Images, tm
     where = record.placement
     assert (where.kind, where.batch, where.batch_bytes) == ("stream", 8, weights)
     assert where.image_bytes == weights / 8
-    assert 3 * weights < where.streamed_bytes < 3 * weights * 1.1
+    assert 0.7 * 3 * weights < where.streamed_bytes < 3 * weights  # coded: what is drawn has no more than that to save
     assert where.streamed_bytes < record.link.stream_bytes_up < record.link.bytes_up
     first = record.sizes.tensors[0].elements
-    assert first + weights < where.traced_bytes < 1.1 * (first + weights)  # up to the first layer, up to the second
+    assert 0.7 * (first + weights) < where.traced_bytes < first + weights  # up to the first layer, up to the second
     arena = record.ram.arena
     assert arena.buffers == arena.tables + arena.chunks + arena.queue
     assert arena.chunks > 0
@@ -275,7 +275,7 @@ def test_other_weights_than_the_image_s_are_refused(models: Models, drawn_images
         data[700] ^= 1
         damaged = replace(planned.streamed, data=bytes(data))
         session.upload(planned.image, planned.memory.total_bytes, weights=damaged)
-        with pytest.raises(DeviceError, match="refused STREAM_DATA") as refused:
+        with pytest.raises(DeviceError, match=r"refused STREAM_(DATA|CODED)") as refused:
             list(session.run(drawn_images.pixels[:9]))
         assert refused.value.status in (Status.BAD_CRC, Status.BAD_CODE)
         # The device is there, and takes the right ones.

@@ -103,7 +103,7 @@ uint32_t stm32_usart_nearest_baud(void *context, uint32_t baud)
         return 0;
     }
     divisor = divisor_of(baud);
-    if (divisor < LEAST_DIVISOR || divisor > MOST_DIVISOR) {
+    if (divisor > MOST_DIVISOR) {
         return 0;
     }
     real = (bus_hz + divisor / 2u) / divisor;

@@ -103,7 +103,7 @@ class Attempt:
         self.audited = 0
         self.started = parts.timestamp()
         self._clock = time.monotonic()
-        self._reconnect_s = reconnect_seconds(options, device_url)
+        self._reconnect_s = reconnect_seconds(options, session.origin)
         self._begun = begun
         self._measured = measured
         self._first = self.done

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
+from bitloop import spec
 from bitloop.errors import LinkError
 from bitloop.hello import printable
 from bitloop.link import messages
@@ -26,6 +27,9 @@ RawCallback = Callable[[bytes], None]
 _NOISE_BYTES = 160
 _RAW_IDLE_S = 0.3
 MAX_RETRY_S = 1.0
+_NOISE_S = spec.BAUD_NOISE_MS / 1000
+_IDLE_S = 0.85 * spec.BAUD_SILENCE_MS / 1000
+"""A device's clock may be off by a tenth: behind such a pause, it may be back at its boot rate."""
 
 
 @dataclass
@@ -86,6 +90,10 @@ class Channel:
         clock: Seconds that never go back.
         on_log: Gets level and text of each LOG frame.
         on_raw: Gets the bytes outside of frames.
+
+    Attributes:
+        boot_baud: The line's rate before anything was changed; 0 if it has none.
+        failed_baud: The rate at which the device was last not heard any more; 0 if that never happened.
     """
 
     def __init__(
@@ -103,18 +111,28 @@ class Channel:
         self.rtt_s = 0.0
         self.decoder = Decoder()
         self.words = LastWords()
+        self.boot_baud: int = getattr(transport, "baud", 0)
+        self.failed_baud = 0
         self._on_log = on_log
         self._on_raw = on_raw
         self._sequence = 0
         self._out: list[bytes] = []
         self._heard = "nothing"
         self._heard_at = clock()
-        self._read_at = self._heard_at
+        self._read_at = self._changed_at = self._heard_at
+        self._unanswered_at: float | None = None
+        self._explained_until = self._heard_at
         self._noise_bytes = 0
         self._noise = b""
 
     def post(self, message: messages.Message) -> Posted:
-        """Put a message into the send buffer; it leaves with the next :meth:`flush`."""
+        """Put a message into the send buffer; it leaves with the next :meth:`flush`.
+
+        Behind a silence in which the device may have gone back to its boot rate, the host does so first.
+        """
+        self.check_baud()
+        if self._unanswered_at is None:
+            self._unanswered_at = self.clock()
         self._sequence = self._sequence % 255 + 1  # 0 is for events
         encoded = encode_frame(message.TYPE, self._sequence, self.session, message.encode())
         if not self._out:
@@ -122,9 +140,51 @@ class Channel:
         self._out.append(encoded)
         self.counters.frames_up += 1
         self.counters.bytes_up += len(encoded)
-        if message.TYPE == MessageType.STREAM_DATA:
+        if message.TYPE in (MessageType.STREAM_DATA, MessageType.STREAM_CODED):
             self.counters.streamed_bytes += len(encoded)
         return Posted(self._sequence, len(encoded))
+
+    @property
+    def baud(self) -> int:
+        """The line's rate now, in bits a second; 0 if it has none."""
+        return self.transport.baud if self.boot_baud else 0
+
+    def set_baud(self, baud: int) -> None:
+        """Change the host's rate, once everything posted has left.
+
+        Raises:
+            TransportError: The port cannot have this rate, or the stream broke.
+        """
+        if baud == self.baud:
+            return
+        self.flush()
+        self.transport.set_baud(baud)
+        self.decoder.flush()  # the beginning of a frame that came at another rate is noise
+        self._changed_at = self.clock()
+        self._unanswered_at = None
+
+    def check_baud(self) -> None:
+        """Return to the boot rate if the device may be there.
+
+        That is so when nothing was exchanged for nearly :data:`bitloop.spec.BAUD_SILENCE_MS`, and when what was asked
+        stays unanswered for longer than :data:`bitloop.spec.BAUD_NOISE_MS` and nothing explains that. If the device is
+        not there, what it hears then is noise, which brings it there.
+        """
+        if self.baud == self.boot_baud:
+            return
+        now = self.clock()
+        idle_s = now - max(self._heard_at, self._changed_at)
+        if idle_s >= _IDLE_S and now >= self._explained_until:
+            self._fall_back(logging.INFO, f"nothing was exchanged for {idle_s:.1f} s")
+        elif self._unanswered_at is not None:
+            silent_s = now - max(self._unanswered_at, self._explained_until)
+            if silent_s >= max(_NOISE_S, 4 * self.rtt_s):
+                self.failed_baud = self.baud
+                self._fall_back(logging.WARNING, f"no answer for {now - self._unanswered_at:.1f} s")
+
+    def explain(self, seconds: float) -> None:
+        """Say that the device may well be silent for so long from now on: it computes."""
+        self._explained_until = max(self._explained_until, self.clock() + seconds)
 
     def flush(self) -> None:
         """Send what was posted."""
@@ -174,6 +234,7 @@ class Channel:
         started = self.clock()
         deadline = started + timeout_s
         retry_s = max(retry_s, 2 * self.rtt_s)
+        self.explain(retry_s)
         attempts: dict[int, float] = {}
         while True:
             now = self.clock()
@@ -242,8 +303,14 @@ class Channel:
         self.counters.frames_down += 1
         self._heard = messages.message_name(frame.type)
         self._heard_at = now
+        self._unanswered_at = None
         self._noise_bytes = 0
         self._noise = b""
+
+    def _fall_back(self, level: int, why: str) -> None:
+        name = self.transport.description
+        logger.log(level, "%s: %s at %d baud; back to %d", name, why, self.baud, self.boot_baud)
+        self.set_baud(self.boot_baud)
 
     def _log(self, frame: Frame) -> None:
         log = messages.Log.decode(frame.body)

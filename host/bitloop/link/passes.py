@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bitloop.errors import ProtocolError
+from bitloop.hello import DeviceInfo
 from bitloop.link import messages
-from bitloop.link.stream import Sent, StreamSender, Window
+from bitloop.link.coding import Coder, Piece
+from bitloop.link.message import Ranges
+from bitloop.link.stream import Frames, StreamSender
+from bitloop.link.window import Flight, Window
 
 
 class Passes:
@@ -15,20 +21,35 @@ class Passes:
         data: What one batch needs of the weights.
         batch: Images of a batch.
         images: Images in all.
-        body_bytes: Longest body the device takes.
+        info: The device.
+        coder: Codes pieces of ``data``; None: it travels as it is.
 
     Attributes:
         number: The pass under way, counted from 0.
     """
 
-    def __init__(self, window: Window, data: memoryview, *, batch: int, images: int, body_bytes: int) -> None:
+    def __init__(
+        self,
+        window: Window,
+        data: memoryview,
+        *,
+        batch: int,
+        images: int,
+        info: DeviceInfo,
+        coder: Coder | None = None,
+    ) -> None:
         self.number = 0
         self._length = len(data)
         self._batch = batch
         self._images = images
-        self._sender = StreamSender(
-            window, data, self._frame, body_bytes=body_bytes, head_bytes=messages.StreamData.LAYOUT.size
+        frames = Frames(
+            self._plain,
+            messages.StreamData.LAYOUT.size,
+            self._coded,
+            messages.StreamCoded.LAYOUT.size,
+            messages.RunCredit.LAYOUT.size + messages.WeightsCredit.LAYOUT.size,
         )
+        self._sender = StreamSender(window, data, info, frames=frames, coder=coder)
 
     @property
     def stage(self) -> int:
@@ -38,7 +59,7 @@ class Passes:
     @property
     def satisfied(self) -> bool:
         """Whether everything that the device asked for was sent."""
-        return self._sender.position == self._sender.limit
+        return self._sender.satisfied
 
     @property
     def most_results(self) -> int:
@@ -50,12 +71,15 @@ class Passes:
         """Post all frames that credit and window allow; give True if there was any."""
         return self._sender.pump()
 
-    def answer(self, sent: Sent | None, credit: messages.WeightsCredit, *, most_results: int) -> tuple[bool, bool]:
+    def answer(
+        self, settled: Sequence[Flight], credit: messages.WeightsCredit, ranges: Ranges, *, most_results: int
+    ) -> tuple[bool, bool]:
         """Take what an answer or event says of the weights; what it says of an earlier pass is past.
 
         Args:
-            sent: The frame that was answered, None for an event.
+            settled: The frames of which the answer tells; none for an event.
             credit: What it says.
+            ranges: What of the pass the device holds beyond a gap.
             most_results: How many images the device can have computed by the pixels that were sent.
 
         Returns:
@@ -68,7 +92,7 @@ class Passes:
             return False, False
         if credit.pass_number > self.number:
             self._next_pass(credit, most_results)
-        if credit.limit > self._length or credit.next > credit.limit:
+        if credit.limit > self._length or max(credit.next, *(end for _, end in ranges), 0) > credit.limit:
             raise ProtocolError(
                 f"the device is at byte {credit.next} of the weights and asks for them up to {credit.limit}, a pass "
                 f"has {self._length}; its firmware is faulty"
@@ -79,7 +103,7 @@ class Passes:
                 "its firmware is faulty"
             )
         before = self._sender.limit
-        progress = self._sender.answer(sent, credit.next, credit.limit)
+        progress = self._sender.answer(settled, credit.next, credit.limit, ranges)
         return progress, self._sender.limit > before
 
     def _next_pass(self, credit: messages.WeightsCredit, most_results: int) -> None:
@@ -93,5 +117,8 @@ class Passes:
         self.number = credit.pass_number
         self._sender.start(0, 0)
 
-    def _frame(self, offset: int, data: bytes) -> messages.Message:
+    def _plain(self, offset: int, data: bytes) -> messages.Message:
         return messages.StreamData(self.number, offset, data)
+
+    def _coded(self, offset: int, piece: Piece) -> messages.Message:
+        return messages.StreamCoded(self.number, offset, *piece)

@@ -61,6 +61,11 @@ class RecordingTransport:
         return self._transport.description
 
     @property
+    def origin(self) -> str:
+        """Where it all comes from: the other transport's URL, or that of the device it replays."""
+        return getattr(self._transport, "origin", None) or self.description
+
+    @property
     def emulation(self) -> Emulation | None:
         """The other transport's."""
         return _emulation(self._transport)
@@ -142,7 +147,7 @@ def _header(transport: Transport, facts: Mapping[str, str]) -> Header:
     return Header(
         bitloop=bitloop.__version__,
         protocol=f"{spec.PROTOCOL_MAJOR}.{spec.PROTOCOL_MINOR}",
-        url=without_user(transport.description),
+        url=without_user(getattr(transport, "origin", None) or transport.description),
         command=without_user(_command_line()),
         started=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         python=platform.python_version(),

@@ -79,6 +79,11 @@ class ReplayTransport:
         return self._url
 
     @property
+    def origin(self) -> str:
+        """The URL of the recorded device: what depends on the kind of a device must depend on this one's."""
+        return self._header.url
+
+    @property
     def header(self) -> Header:
         """Who recorded what."""
         return self._header

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import struct
 import time
@@ -27,14 +28,19 @@ from bitloop.errors import (
 )
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
+from bitloop.link.baud import Rate
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
+from bitloop.link.coding import Coder, choose_pixels, choose_weights
 from bitloop.link.handshake import say_hello
+from bitloop.link.image_shape import ImageShape, Weights, check_weights
 from bitloop.link.open import open_transport
 from bitloop.link.pace import Pace
+from bitloop.link.quality import LineQuality
 from bitloop.link.recorder import draw_session_number
-from bitloop.link.run import ImageRun, Result, Run, RunPlan
+from bitloop.link.results import ImageRun, Result, RunPlan
+from bitloop.link.run import Run
 from bitloop.link.transport import DEFAULT_BAUD, Transport
-from bitloop.link.upload import ImageShape, Progress, UploadReport, Weights, check_weights, upload
+from bitloop.link.upload import Progress, UploadReport, upload
 from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
 
@@ -62,6 +68,7 @@ class Session:
             transport.
         overwrite: Whether the recording may replace a file.
         facts: What the session is about, for the recording.
+        max_baud: Most bits a second that the line may be brought to; None or 0 leaves its rate alone.
 
     Raises:
         PortError: The port cannot be opened.
@@ -84,6 +91,7 @@ class Session:
         record: Path | None = None,
         overwrite: bool = False,
         facts: Mapping[str, str] | None = None,
+        max_baud: int | None = None,
     ) -> None:
         self.info: DeviceInfo | None = None
         self._given_timing = timing
@@ -96,8 +104,11 @@ class Session:
         self._draw_number: Callable[[], int] = getattr(port, "session_number", None) or draw_session_number
         self._sleep: Callable[[float], None] = getattr(port, "sleep", None) or time.sleep
         self._channel = Channel(port, clock=self.clock, on_log=on_log, on_raw=on_raw)
+        self._rate = Rate(self._channel, max_baud or 0)
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
+        self._weights_coder: Coder | None = None
+        self._quality = LineQuality(self._channel.baud)
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
         self._closed = False
@@ -121,8 +132,20 @@ class Session:
         """The port's name."""
         return self._transport.description
 
+    @property
+    def origin(self) -> str:
+        """The URL of the device, of a replay that of the recorded one."""
+        return getattr(self._transport, "origin", None) or self.description
+
+    @property
+    def baud(self) -> int:
+        """The line's rate now, in bits a second; 0 if it has none."""
+        return self._channel.baud
+
     def connect(self) -> DeviceInfo:
         """Begin a session; the device drops any run or upload under way, but keeps a loaded image.
+
+        It begins at the rate at which the port was opened, then goes as high as line, device and ``max_baud`` allow.
 
         Raises:
             DeviceTimeoutError: Nothing was answered.
@@ -131,12 +154,13 @@ class Session:
         self._ready(connected=False)
         self._shape = None
         self._channel.session = self._draw_number()
-        info = self._hello(self._timing.connect_timeout_s)
-        self._channel.decoder.limit(info.body_bytes)
+        info = self._hello(self._rate.patience_s(self._timing.connect_timeout_s))
+        self._channel.decoder.limit(info.longest_sent)
         if self._given_timing is None and info.timer_unit == TimerUnit.HOST_NANOSECONDS:
             self._timing = dataclasses.replace(self._timing, image_timeout_s=_NATIVE_IMAGE_TIMEOUT_S)
         self.info = info
         logger.info("%s: %s, firmware %s", self.description, info.board, info.firmware_version)
+        self._rate.settle(info, self._timing)
         return info
 
     def recover(self, timeout_s: float) -> DeviceInfo:
@@ -170,14 +194,15 @@ class Session:
         """Send bytes there and back; give the seconds that took.
 
         Args:
-            data: At most ``info.body_bytes``.
+            data: As long as frames of both directions allow, ``info.body_bytes`` and ``info.longest_sent``.
 
         Raises:
             ProtocolError: Other bytes came back.
         """
         info = self._ready()
-        if len(data) > info.body_bytes:
-            raise UsageError(f"{len(data)} bytes are too many for an echo, the device takes {info.body_bytes}")
+        most = min(info.body_bytes, info.longest_sent)
+        if len(data) > most:
+            raise UsageError(f"{len(data)} bytes are too many for an echo, the device takes {most}")
         started = self._channel.clock()
         answer, _ = self._request(messages.EchoRequest(data), messages.Echo, "waiting for an echo")
         if answer.data != data:
@@ -203,9 +228,17 @@ class Session:
         return counters
 
     def upload(
-        self, image: bytes, arena_bytes: int, progress: Progress | None = None, *, weights: Weights | None = None
+        self,
+        image: bytes,
+        arena_bytes: int,
+        progress: Progress | None = None,
+        *,
+        weights: Weights | None = None,
+        coded: bool = True,
     ) -> UploadReport:
         """Send an image, or the rest of it, or nothing when the device holds it already.
+
+        Where the device holds another image, it is asked to take over what is the same in both.
 
         Args:
             image: As planned for this device.
@@ -213,6 +246,7 @@ class Session:
             progress: Called with bytes held by the device, and bytes of the image.
             weights: Those that the image leaves out (:attr:`bitloop.plan.Plan.streamed`): nothing of them is sent now,
                 runs and traces send them with each batch.
+            coded: Compress where the device can decode it and it is shorter.
 
         Returns:
             Among others the SHA-256 that the device computed: compare it.
@@ -228,10 +262,23 @@ class Session:
         check_weights(shape, weights)
         self._shape = None
         self._pace = Pace(self._timing)
+        sha256 = hashlib.sha256(image).hexdigest()
+        coder = choose_weights(image, info) if coded and info.image_hash != sha256 else None
         with self._explaining("the upload"):
-            report = upload(self._channel, info, image, arena_bytes, timing=self._timing, progress=progress)
+            report = upload(
+                self._channel,
+                info,
+                image,
+                arena_bytes,
+                timing=self._timing,
+                progress=progress,
+                quality=self._quality,
+                coder=coder,
+            )
+        self.info = dataclasses.replace(self.info or info, image_hash=sha256)
         self._shape = shape
         self._weights = weights
+        self._weights_coder = choose_weights(weights.data, info) if coded and weights is not None else None
         return report
 
     def run(
@@ -240,6 +287,8 @@ class Session:
         mode: RunMode = RunMode.TIMING,
         outputs: RunOutput = RunOutput.LOGITS,
         progress: Progress | None = None,
+        *,
+        coded: bool = True,
     ) -> ImageRun:
         """Run images on the device; the results come in order, as they arrive.
 
@@ -248,6 +297,7 @@ class Session:
             mode: Timing (quiet line while computing) or throughput.
             outputs: What results hold besides label and ticks.
             progress: Called with results taken, and images in all.
+            coded: Compress the pixels where the device can decode it and it is shorter; nothing of them is lost.
 
         Returns:
             An iterator of :class:`bitloop.link.run.Result`. Close it, or take it to its end, before the session is used
@@ -258,7 +308,8 @@ class Session:
                 throughput mode.
         """
         plan = self._plan(pixels, mode, outputs, spec.NO_LAYER)
-        self._run = ImageRun(self._steps(plan, _bytes_of(pixels), progress))
+        coder = choose_pixels(pixels, self.info or DeviceInfo()) if coded else None
+        self._run = ImageRun(self._steps(plan, _bytes_of(pixels), progress, coder))
         return self._run
 
     def trace(self, pixels: npt.NDArray[np.uint8], layer: int) -> npt.NDArray[np.float32]:
@@ -301,7 +352,7 @@ class Session:
 
     def _hello(self, timeout_s: float) -> DeviceInfo:
         """Ask the device who it is; add what it cannot know, that it is emulated."""
-        info = say_hello(self._channel, timeout_s=timeout_s)
+        info = say_hello(self._channel, timeout_s=timeout_s, other_baud=self._rate.reached_baud)
         emulation: Emulation | None = getattr(self._transport, "emulation", None)
         if emulation is None:
             return info
@@ -315,6 +366,8 @@ class Session:
             if connected:
                 raise UsageError("the session is not connected; call connect() first")
             return DeviceInfo()
+        if connected:
+            self._rate.keep(self.info, self._timing)
         return self.info
 
     def _leave_run(self) -> None:
@@ -348,7 +401,7 @@ class Session:
                 "streamed weights run in timing mode; take that, or keep the weights on the device (placement resident)"
             )
         plan = RunPlan(mode, outputs, stop_layer, len(pixels), shape)
-        room = info.body_bytes - messages.Result.LAYOUT.size
+        room = info.longest_sent - messages.Result.LAYOUT.size
         if plan.record().itemsize > room:
             raise UsageError(
                 f"a result of {plan.record().itemsize} bytes does not fit the device's frames, which have room for "
@@ -356,12 +409,23 @@ class Session:
             )
         return plan
 
-    def _new_run(self, info: DeviceInfo, plan: RunPlan, data: memoryview) -> Run:
+    def _new_run(self, info: DeviceInfo, plan: RunPlan, data: memoryview, coder: Coder | None = None) -> Run:
         weights: memoryview | None = None
         if self._weights is not None:
             end = self._weights.ends[min(plan.stop_layer, plan.shape.layers - 1)]
             weights = memoryview(self._weights.data)[:end]
-        return Run(self._channel, info, data, plan=plan, timing=self._timing, pace=self._pace, weights=weights)
+        return Run(
+            self._channel,
+            info,
+            data,
+            plan=plan,
+            timing=self._timing,
+            pace=self._pace,
+            weights=weights,
+            quality=self._quality,
+            coder=coder,
+            weights_coder=self._weights_coder if weights is not None else None,
+        )
 
     def _read_activation(self, info: DeviceInfo) -> npt.NDArray[np.float32]:
         head = messages.ActivationData.LAYOUT.size
@@ -369,7 +433,7 @@ class Session:
         total: int | None = None
         while total is None or len(data) < total:
             answer, _ = self._request(
-                messages.ReadActivation(len(data), info.body_bytes - head),
+                messages.ReadActivation(len(data), info.longest_sent - head),
                 messages.ActivationData,
                 "reading an activation",
             )
@@ -384,9 +448,11 @@ class Session:
             data += answer.data
         return np.frombuffer(bytes(data), dtype="<f4").astype(np.float32)
 
-    def _steps(self, plan: RunPlan, data: memoryview, progress: Progress | None) -> Generator[Result, None, None]:
+    def _steps(
+        self, plan: RunPlan, data: memoryview, progress: Progress | None, coder: Coder | None
+    ) -> Generator[Result, None, None]:
         info = self.info or DeviceInfo()
-        run = self._new_run(info, plan, data)
+        run = self._new_run(info, plan, data, coder)
         with self._explaining("the run"):
             try:
                 run.begin()
@@ -431,7 +497,7 @@ class Session:
         """Ask for a hello; give False if it came and shows no restart, True if none came."""
         before = self.info
         try:
-            after = self._hello(_DIAGNOSIS_S)
+            after = self._hello(self._rate.patience_s(_DIAGNOSIS_S))
         except BitloopError as second:
             logger.info("no hello after %s: %s", error, second)
             return True

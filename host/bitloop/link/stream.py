@@ -1,91 +1,63 @@
-"""A window of numbered bytes under way: credit, go-back-N, and what is still unanswered.
+"""A stream of bytes to the device: what it holds, what is under way, and what of the rest is sent next.
 
-Upload and run send the same way: frames of (offset, bytes), each answered with the offset that the device expects next
-and the limit up to which it has room. Pixels and streamed weights are two streams, but share the device's buffer, and
-one answer tells of both.
+Uploads and runs send the same way: frames of (offset, bytes), each answered with what the device holds and the limit up
+to which it has room. The line keeps its order, so an answer settles all frames that were sent before the one that it
+answers: what the device does not hold of them is sent again, and nothing else. Pixels and streamed weights are two
+streams, but share the device's buffer, and one answer tells of both.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bitloop import spec
 from bitloop.errors import ProtocolError
+from bitloop.hello import DeviceInfo
 from bitloop.link import messages
-from bitloop.link.channel import Channel
-from bitloop.link.frame import body_that_fits, encoded_size
+from bitloop.link.coding import Coder, Piece
+from bitloop.link.intervals import Intervals
+from bitloop.link.message import Ranges
+from bitloop.link.quality import longest_body
+from bitloop.link.window import Flight, Sent, Window
 
-_MOST_UNDER_WAY = 100  # well below 255, so that a sequence number names one frame
-_SMALL_BODY = 48
-
-
-@dataclass
-class Sent:
-    """A frame under way: its number and encoded size, and where each stream of the window stood behind it."""
-
-    sequence: int
-    size_bytes: int
-    marks: tuple[tuple[int, int], ...]
-    sent_at: float
+_MOST_CODED = 0xFFFF
+_WORTH_SENDING = 75  # percent of a frame for which there is room: less is not sent, but more room waited for
 
 
-class Window:
-    """Frames that nobody has answered yet, of all streams that share the device's buffer.
+@dataclass(frozen=True)
+class Frames:
+    """How bytes of a stream are put into frames.
 
-    Args:
-        channel: Where to.
-        window_bytes: Most encoded bytes that may be unanswered.
+    Attributes:
+        plain: Makes the message that carries bytes at an offset.
+        plain_head: How many bytes of its body come before them.
+        coded: The same for coded bytes.
+        coded_head: The same for coded bytes.
+        answer_head: How many bytes of an answer's body come before its ranges.
     """
 
-    def __init__(self, channel: Channel, window_bytes: int) -> None:
-        self.channel = channel
-        self.window_bytes = window_bytes
-        self._streams: list[StreamSender] = []
-        self._under_way: deque[Sent] = deque()
-        self._under_way_bytes = 0
+    plain: Callable[[int, bytes], messages.Message]
+    plain_head: int
+    coded: Callable[[int, Piece], messages.Message]
+    coded_head: int
+    answer_head: int
 
-    def add(self, stream: StreamSender) -> int:
-        """Let a stream take part; give its number."""
-        self._streams.append(stream)
-        return len(self._streams) - 1
 
-    def has_room(self, body_bytes: int) -> bool:
-        """Tell whether a frame with such a body may be sent now; one alone always may."""
-        if not self._under_way:
-            return True
-        full = self._under_way_bytes + encoded_size(body_bytes) + 1 > self.window_bytes
-        return not full and len(self._under_way) < _MOST_UNDER_WAY
-
-    def post(self, message: messages.Message) -> None:
-        """Post a message whose answer names the expected offsets."""
-        frame = self.channel.post(message)
-        while len(self._under_way) >= 2 * _MOST_UNDER_WAY:
-            self._under_way_bytes -= self._under_way.popleft().size_bytes
-        marks = tuple(stream.mark for stream in self._streams)
-        self._under_way.append(Sent(frame.sequence, frame.size_bytes, marks, self.channel.clock()))
-        self._under_way_bytes += frame.size_bytes
-
-    def answered(self, sequence: int) -> Sent | None:
-        """Take the number of an answer: it says that all frames up to that one were handled, or lost."""
-        if not sequence or all(entry.sequence != sequence for entry in self._under_way):
-            return None
-        while True:
-            entry = self._under_way.popleft()
-            self._under_way_bytes -= entry.size_bytes
-            if entry.sequence == sequence:
-                self.channel.note_delay(self.channel.clock() - entry.sent_at)
-                return entry
-
-    def forget(self) -> None:
-        """Count everything unanswered as lost."""
-        self._under_way.clear()
-        self._under_way_bytes = 0
-
-    def forgive(self, seconds: float) -> None:
-        """Do not count time in which nobody listened as delay of the line."""
-        for entry in self._under_way:
-            entry.sent_at += seconds
+UPLOAD_FRAMES = Frames(
+    messages.UploadData,
+    messages.UploadData.LAYOUT.size,
+    lambda offset, piece: messages.UploadCoded(offset, *piece),
+    messages.UploadCoded.LAYOUT.size,
+    messages.UploadAck.LAYOUT.size,
+)
+RUN_FRAMES = Frames(
+    messages.RunData,
+    messages.RunData.LAYOUT.size,
+    lambda offset, piece: messages.RunCoded(offset, *piece),
+    messages.RunCoded.LAYOUT.size,
+    messages.RunCredit.LAYOUT.size,
+)
 
 
 class StreamSender:
@@ -94,81 +66,110 @@ class StreamSender:
     Args:
         window: What is under way, of this stream and of others.
         data: The whole stream.
-        frame: Makes the message that carries bytes at an offset.
-        body_bytes: Longest body the device takes.
-        head_bytes: How many of them come before the data.
+        info: The device: how long its frames are, and how many ranges it keeps.
+        frames: How to make frames.
+        coder: Codes pieces of ``data``; None: all travels as it is.
+        unit_bytes: What the device can begin with while more is on the way; 0: it needs all that there is credit for.
+
+    Attributes:
+        limit: Up to where the device has room.
+        position: Up to where everything was sent once, or is held.
+        highest: Up to where the device can hold anything.
     """
 
     def __init__(
         self,
         window: Window,
         data: memoryview,
-        frame: Callable[[int, bytes], messages.Message],
+        info: DeviceInfo,
         *,
-        body_bytes: int,
-        head_bytes: int = 4,
+        frames: Frames,
+        coder: Coder | None = None,
+        unit_bytes: int = 0,
     ) -> None:
         self._window = window
         self._data = data
-        self._frame = frame
-        self._head_bytes = head_bytes
-        self._chunk_bytes = _body_bytes(body_bytes, window.window_bytes) - head_bytes
-        self._number = window.add(self)
-        self._round = 0
-        self.highest = 0
-        self.next = 0
-        self.limit = 0
-        self.position = 0
+        self._frames = frames
+        self._coder = coder
+        self._unit_bytes = unit_bytes
+        self._longest_body = longest_body(info.body_bytes, window.window_bytes)
+        room = (info.longest_sent - frames.answer_head) // 8
+        self._most_ranges = min(info.ranges, room)
+        self._number = window.add_stream()
+        self._held = Intervals()
+        self._missing = Intervals()
+        self.limit = self.position = self.highest = 0
 
     @property
     def done(self) -> bool:
         """True when the device has everything."""
-        return self.next == len(self._data)
-
-    def start(self, offset: int, limit: int) -> None:
-        """Begin at an offset that the device named.
-
-        Raises:
-            ProtocolError: The offset lies behind the end.
-        """
-        if offset > len(self._data):
-            raise ProtocolError(f"the device asks for byte {offset} of {len(self._data)}; its firmware is faulty")
-        self.next = self.position = self.highest = offset
-        self.limit = limit
-        self._round += 1
+        return self._held.prefix == len(self._data)
 
     @property
-    def mark(self) -> tuple[int, int]:
-        """How far was sent, and how often the stream has gone back."""
-        return self.position, self._round
+    def next(self) -> int:
+        """Up to where the device has everything."""
+        return self._held.prefix
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes the device has."""
+        return self._held.total
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether everything that there is credit for is held or under way."""
+        return self._gap() is None
+
+    @property
+    def sent_up_to(self) -> int:
+        """Up to where everything is held or under way."""
+        return next((begin for begin, _ in self._missing), self.position)
+
+    def start(self, next_offset: int, limit: int, ranges: Ranges = ()) -> None:
+        """Begin with what the device says that it holds.
+
+        Raises:
+            ProtocolError: It lies behind the end.
+        """
+        end = max(next_offset, *(end for _, end in ranges)) if ranges else next_offset
+        if end > len(self._data):
+            raise ProtocolError(f"the device asks for byte {end} of {len(self._data)}; its firmware is faulty")
+        self._number = self._window.add_stream()  # what is still under way is of another stream from now on
+        self._missing = Intervals()
+        self._held = Intervals([(0, next_offset), *ranges])
+        self.position, self.highest, self.limit = next_offset, end, limit
 
     def pump(self) -> bool:
         """Post all frames that credit and window allow; give True if there was any."""
-        counters = self._window.channel.counters
         posted = False
-        while True:
-            begin = self.position
-            size = min(self._chunk_bytes, self.limit - begin, len(self._data) - begin)
-            if size <= 0 or not self._window.has_room(self._head_bytes + size):
+        while (gap := self._gap()) is not None:
+            begin, end = gap
+            most = self._window.quality.body_bytes(self._longest_body, self._frames.plain_head)
+            wanted = min(most, self._frames.plain_head + end - begin)
+            body_bytes = self._window.room(_WORTH_SENDING * wanted // 100, most)
+            if not body_bytes:
                 return posted
-            if begin < self.highest:
-                counters.retransmissions += 1
-                counters.retransmitted_bytes += size
-            self.position += size
-            self.highest = max(self.highest, self.position)
-            self._window.post(self._frame(begin, bytes(self._data[begin : self.position])))
+            end, message = self._make(begin, end, body_bytes)
+            self._post(begin, end, message)
             posted = True
+        return posted
 
-    def answer(self, sent: Sent | None, next_offset: int, limit: int) -> bool:
+    def probe(self) -> None:
+        """Post a small frame of what the device lacks first, whether there is room or not: its answer tells all."""
+        begin, end = self._held.gap_from(0, min(self.limit, len(self._data)))
+        if begin == end:
+            begin = max(begin - 1, 0)
+        end, message = self._make(begin, max(end, begin + 1), min(spec.MIN_BODY_BYTES, self._longest_body))
+        self._post(begin, end, message)
+
+    def answer(self, settled: Sequence[Flight], next_offset: int, limit: int, ranges: Ranges = ()) -> bool:
         """Take what an answer or event says of this stream.
 
-        If the device expects less than was sent up to the frame that it answers, the stream goes back to what it
-        expects.
-
         Args:
-            sent: The frame that was answered, None for an event.
-            next_offset: What the device expects.
+            settled: The frames of which the answer tells; none for an event.
+            next_offset: Up to where the device has everything.
             limit: How far it has room.
+            ranges: What it holds beyond a gap.
 
         Returns:
             True if the device has taken more than was known.
@@ -176,33 +177,94 @@ class StreamSender:
         Raises:
             ProtocolError: The device claims bytes that were never sent.
         """
-        if next_offset > self.highest:
+        claimed = max(next_offset, ranges[-1][1] if ranges else 0)
+        if claimed > self.highest:
             raise ProtocolError(
-                f"the device says that it has {next_offset} bytes, but only {self.highest} were sent; "
+                f"the device says that it has {claimed} bytes, but only {self.highest} were sent; "
                 "its firmware is faulty"
             )
-        progress = next_offset > self.next
-        if next_offset >= self.next:
-            self.next = next_offset
-            self.limit = max(self.limit, limit)
-            self.position = max(self.position, next_offset)
-        if sent is not None:
-            end, sent_round = sent.marks[self._number]
-            if sent_round == self._round and self.next < end:
-                self._go_back()
-        return progress
+        before = self._held.total
+        for begin, end in ((0, next_offset), *ranges):
+            self._held.add(begin, end)
+            self._missing.remove(begin, end)
+        self.limit = max(self.limit, limit)
+        self.position = max(self.position, self._held.prefix)
+        if self._settle([flight for flight in settled if flight.sent.stream == self._number], len(ranges)):
+            self._doom()
+        return self._held.total > before
 
-    def rewind(self) -> None:
-        """Go back to what the device is known to expect; everything unanswered counts as lost."""
-        self._window.forget()
-        self._go_back()
+    def _gap(self) -> tuple[int, int] | None:
+        """Give what is to be sent next: what was lost, else what was never sent."""
+        for lost in self._missing:
+            return lost
+        begin, end = self._held.gap_from(self.position, min(self.limit, len(self._data)))
+        if self._unit_bytes and end < len(self._data):
+            # Credit is short: with half of it in a frame, the device has something to begin with, and credit comes back
+            # before the line has run out of what to carry.
+            half = -(-(end - begin) // (2 * self._unit_bytes)) * self._unit_bytes
+            end = min(end, begin + half)
+        return (begin, end) if begin < end else None
 
-    def _go_back(self) -> None:
-        self.position = self.next
-        self._round += 1
+    def _make(self, begin: int, end: int, body_bytes: int) -> tuple[int, messages.Message]:
+        """Make a frame of bytes from ``begin`` on; give where they end."""
+        frames = self._frames
+        if self._coder is not None:
+            room = body_bytes - frames.coded_head
+            piece = self._coder.piece(begin, min(end - begin, _MOST_CODED), room)
+            if piece is not None:
+                return begin + piece.count, frames.coded(begin, piece)
+        end = min(end, begin + body_bytes - frames.plain_head)
+        return end, frames.plain(begin, bytes(self._data[begin:end]))
 
+    def _post(self, begin: int, end: int, message: messages.Message) -> None:
+        counters = self._window.channel.counters
+        again = min(end, self.position) - begin
+        if again > 0:
+            counters.retransmissions += 1
+            counters.retransmitted_bytes += again
+        self._missing.remove(begin, end)
+        self.position = max(self.position, end)
+        self.highest = max(self.highest, end)
+        self._window.post(message, Sent(self._number, begin, end))
 
-def _body_bytes(body_bytes: int, window_bytes: int) -> int:
-    """Give the body of a full frame: two fit the window where that leaves a frame worth sending."""
-    half = body_that_fits(window_bytes // 2)
-    return min(body_bytes, half if half >= _SMALL_BODY else body_that_fits(window_bytes))
+    def _settle(self, settled: Sequence[Flight], ranges: int) -> bool:
+        """Find out which frames were lost; give True if any was."""
+        quality = self._window.quality
+        any_lost = False
+        for flight in settled:
+            begin, end = flight.sent.begin, flight.sent.end
+            if flight.doomed:
+                continue
+            if self._held.covers(begin, end):
+                quality.survived(flight.size_bytes)
+                continue
+            any_lost = True
+            # Where the device had no range left it may have ignored the frame; then nothing is known of the line.
+            if ranges < self._most_ranges or begin <= self._held.prefix:
+                quality.lost(flight.size_bytes)
+            self._lose(begin, end)
+        return any_lost
+
+    def _lose(self, begin: int, end: int) -> None:
+        """Send again what the device does not hold of this, unless it is under way once more."""
+        self._missing.add(begin, end)
+        for low, high in self._held:
+            self._missing.remove(low, high)
+        for flight in self._window.under_way(self._number):
+            self._missing.remove(flight.sent.begin, flight.sent.end)
+
+    def _doom(self) -> None:
+        """Send again at once what the device will ignore when it comes, as it has no range left to keep it in."""
+        coming = self._held.copy()
+        doomed: list[Flight] = []
+        for flight in self._window.under_way(self._number):
+            begin, end = flight.sent.begin, flight.sent.end
+            beyond = len(coming) - (coming.prefix > 0)
+            if begin <= coming.prefix or coming.touches(begin, end) or beyond < self._most_ranges:
+                coming.add(begin, end)
+            else:
+                doomed.append(flight)
+        for flight in doomed:
+            flight.doomed = True
+        for flight in doomed:
+            self._lose(flight.sent.begin, flight.sent.end)
