@@ -324,8 +324,8 @@ def test_a_run_whose_device_died_goes_on_at_another_port(
     assert (interruption.images, interruption.boot_count_after) == (before.dataset.measured, 7)
     assert document["device"]["url"] == "sim://native?boot_count=7"
     # Figures of the line are those of both parts.
-    assert record.link.stream_bytes_up >= 120 * 784
-    assert record.link.bytes_up > before.link.bytes_up
+    assert record.link.stream_bytes_up > before.link.stream_bytes_up > 0
+    assert record.link.upload_seconds > before.link.upload_seconds > 0
 
 
 def test_an_interrupted_run_goes_on(models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path) -> None:
@@ -542,7 +542,7 @@ def test_a_device_that_was_reset_is_picked_up(
     models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path, mode: str
 ) -> None:
     model, images = models("mlp", "int8:channel", "fp16"), images_of(drawn_images)
-    options = RunOptions(mode=mode, warm_up_images=2, slots=4, timing=waiting(0.4))
+    options = RunOptions(mode=mode, warm_up_images=2, slots=4, timing=waiting(0.4), coded=False)
     url = "sim://native?body=1k&window=4k"
     plain = run(model, url, images, options=options)
     # Of the frames of either mode some number falls into the images.
@@ -670,9 +670,10 @@ def test_a_port_that_vanishes_and_comes_back_is_picked_up(  # noqa: PLR0917 - fi
     models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path, share: float, mode: str
 ) -> None:
     out, images = tmp_path / "run", images_of(drawn_images)
-    plain = read_record(undisturbed / "run.json")
+    model, options = models("mlp", "int8:channel", "fp16"), RunOptions(mode=mode, coded=False)
+    plain = run(model, "sim://native", images, options=options)
     url = f"sim://native?vanish={int(share * plain.link.bytes_up)}:0.3s"
-    record = run(models("mlp", "int8:channel", "fp16"), url, images, out_dir=out, options=RunOptions(mode=mode))
+    record = run(model, url, images, out_dir=out, options=options)
     (interruption,) = record.interruptions
     assert share != 0.7 or interruption.images > 0
     assert "vanished" in interruption.reason
@@ -682,11 +683,10 @@ def test_a_port_that_vanishes_and_comes_back_is_picked_up(  # noqa: PLR0917 - fi
         assert comparable(record)[key] == comparable(plain)[key]
 
 
-def test_a_port_that_does_not_come_back_in_time_is_an_error(
-    models: Models, drawn_images: Images, undisturbed: Path
-) -> None:
-    url = f"sim://native?vanish={int(0.7 * read_record(undisturbed / 'run.json').link.bytes_up)}:30s"
-    record = run(models("mlp", "int8:channel", "fp16"), url, drawn_images, options=RunOptions(reconnect_s=0.5))
+def test_a_port_that_does_not_come_back_in_time_is_an_error(models: Models, drawn_images: Images) -> None:
+    # The images alone are 94,080 bytes.
+    options = RunOptions(reconnect_s=0.5, coded=False)
+    record = run(models("mlp8k"), "sim://native?vanish=100000:30s", drawn_images, options=options)
     assert (record.status, record.exit_code) == ("failed", 6)
     assert record.error is not None
     assert record.error.kind == "TransportError"
@@ -810,40 +810,29 @@ def test_reconnect_times_are_those_of_ports_and_processes() -> None:
 # --- options of the line
 
 
-class OneRate:
-    def __init__(self, url: str, *, baud: int, **others: object) -> None:
-        self.given = {"url": url, "baud": baud, **others}
+def test_a_greatest_rate_is_climbed_to_and_recorded(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
+    url = "sim://native?baud=auto"
+    for name, options, expected in (("a", (), 115200), ("b", ("--max-baud", "921600"), 921600)):
+        out = tmp_path / name
+        assert bitloop("run", str(model_file), "-n", "5", "--device", url, "--out", str(out), *options).code == 0
+        assert read_record(out / "run.json").link.baud == expected
 
 
-class ManyRates(OneRate):
-    def __init__(self, url: str, *, baud: int, max_baud: int | None = None, **others: object) -> None:
-        super().__init__(url, baud=baud, max_baud=max_baud, **others)
-
-
-def test_a_greatest_rate_reaches_the_link_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = RunOptions(max_baud=921600)
-    monkeypatch.setattr(line, "Session", ManyRates)
-    session = line.open_session("sim://native", options, on_log=None, on_raw=None)
-    assert isinstance(session, ManyRates)
-    assert (session.given["baud"], session.given["max_baud"]) == (115200, 921600)
-    monkeypatch.setattr(line, "Session", OneRate)
-    assert isinstance(line.open_session("sim://native", RunOptions(), on_log=None, on_raw=None), OneRate)
-    with pytest.raises(UsageError, match="leave --max-baud out"):
-        line.open_session("sim://native", options, on_log=None, on_raw=None)
-
-
-def test_whether_bytes_are_coded_reaches_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[object] = []
-
-    class Coding:
-        def run(self, pixels: object, mode: object, outputs: object, progress: object, *, coded: bool = True) -> object:
-            given.append(coded)
-            return None
-
-    monkeypatch.setattr(line, "Session", Coding)
-    for coded in (True, False):
-        line.stream(Coding(), np.zeros(0, np.uint8), 0, 0, RunOptions(coded=coded))  # type: ignore[arg-type]
-    assert given == [True, False]
+def test_bytes_are_coded_unless_they_shall_not_be(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
+    links = []
+    for name in ("--coded", "--no-coded"):
+        assert bitloop("run", str(model_file), name, "--out", str(tmp_path / name)).code == 0
+        links.append(read_record(tmp_path / name / "run.json").link)
+    coded, plain = links
+    assert plain.codings == ("model: plain", "pixels: plain")
+    assert plain.stream_bytes_up > 120 * 784
+    assert coded.codings[0].startswith("model: ")
+    assert coded.codings[1] in {"pixels: runs", "pixels: codes", "pixels: runs and codes"}
+    assert coded.stream_bytes_up < 0.5 * plain.stream_bytes_up
+    assert coded.upload_line_bytes is not None
+    assert plain.upload_line_bytes is not None
+    assert coded.upload_line_bytes < plain.upload_line_bytes
+    assert (coded.copied_bytes, plain.copied_bytes) == (0, 0)
 
 
 def test_lines_that_make_no_sense_are_refused(models: Models, drawn_images: Images) -> None:

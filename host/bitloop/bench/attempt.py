@@ -245,9 +245,7 @@ class Attempt:
         """Upload what the device lacks, compare what it says of it, warm up."""
         before = self.session.counters.bytes_up
         self.report: UploadReport = line.upload(self.session, self.plan, self.options, self._step("upload"))
-        coding = line.coding_of(self.report)
-        if coding is not None and coding not in self.codings:
-            self.codings.append(coding)
+        self._note_coding("model", self.report.coding)
         self.meter.uploaded(self.report, self.session.counters.bytes_up - before)
         claims = false_claims(self.device_url, self.info, self.plan, self.report)
         self.claims += [claim for claim in claims if claim not in self.claims]
@@ -274,6 +272,7 @@ class Attempt:
         with self.meter.streaming():
             left = self.images.pixels[first:]
             results = line.stream(self.session, left, self.mode, self.outputs, self.options)
+            self._note_coding("pixels", self.session.pixels_coding)
             while True:
                 asked = self.session.clock()
                 result = next(results, None)
@@ -378,6 +377,11 @@ class Attempt:
             # What a device sends that starts again, or at another rate, is no violation of the protocol.
             return self._plan is not None and error.cause in _NOISES
         return True
+
+    def _note_coding(self, what: str, coding: str) -> None:
+        text = f"{what}: {coding}"
+        if text not in self.codings:
+            self.codings.append(text)
 
     def _step(self, stage: str) -> Callable[[int, int], None] | None:
         progress = self.progress

@@ -21,7 +21,6 @@ from bitloop.bench.identity import (
     sizes_of,
     versions,
 )
-from bitloop.bench.line import baud_of
 from bitloop.bench.parts import Part
 from bitloop.bench.record import (
     RECORD_VERSION,
@@ -142,5 +141,5 @@ def _link_of(attempt: Attempt, parts: Sequence[Part]) -> LinkFigures:
         upload_line_bytes=traffic.upload_line_bytes,
         copied_bytes=traffic.copied_bytes,
         codings=tuple(attempt.codings),
-        baud=baud_of(attempt.session),
+        baud=attempt.session.baud or None,
     )

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bitloop.bench.line import copied_bytes_of
 from bitloop.bench.parts import Traffic
 from bitloop.link.channel import Counters
 from bitloop.link.session import Session
@@ -66,8 +65,9 @@ class Meter:
 
     def uploaded(self, report: UploadReport, line_bytes: int) -> None:
         """Add an upload, and the bytes that it took on the line."""
-        copied = copied_bytes_of(report)
-        self._done += Traffic(upload_seconds=report.seconds, upload_line_bytes=line_bytes, copied_bytes=copied)
+        self._done += Traffic(
+            upload_seconds=report.seconds, upload_line_bytes=line_bytes, copied_bytes=report.copied_bytes
+        )
 
     def traffic(self) -> Traffic:
         """Return everything until now."""
