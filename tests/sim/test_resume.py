@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitloop import api
-from bitloop.bench import attempt
+from bitloop.bench import line
 from bitloop.bench.comparable import comparable
 from bitloop.bench.files import RunDirectory
 from bitloop.bench.journal import Sample, pack_pixels, read_samples
@@ -324,8 +324,8 @@ def test_a_run_whose_device_died_goes_on_at_another_port(
     assert (interruption.images, interruption.boot_count_after) == (before.dataset.measured, 7)
     assert document["device"]["url"] == "sim://native?boot_count=7"
     # Figures of the line are those of both parts.
-    assert record.link.stream_bytes_up >= 120 * 784
-    assert record.link.bytes_up > before.link.bytes_up
+    assert record.link.stream_bytes_up > before.link.stream_bytes_up > 0
+    assert record.link.upload_seconds > before.link.upload_seconds > 0
 
 
 def test_an_interrupted_run_goes_on(models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path) -> None:
@@ -542,7 +542,7 @@ def test_a_device_that_was_reset_is_picked_up(
     models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path, mode: str
 ) -> None:
     model, images = models("mlp", "int8:channel", "fp16"), images_of(drawn_images)
-    options = RunOptions(mode=mode, warm_up_images=2, slots=4, timing=waiting(0.4))
+    options = RunOptions(mode=mode, warm_up_images=2, slots=4, timing=waiting(0.4), coded=False)
     url = "sim://native?body=1k&window=4k"
     plain = run(model, url, images, options=options)
     # Of the frames of either mode some number falls into the images.
@@ -590,10 +590,10 @@ class Breaking:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, after: list[int], error: Callable[[], LinkError]) -> None:
         self.calls = 0
-        whole = Session.run
+        whole = line.stream
 
-        def broken(session: Session, pixels: np.ndarray, *arguments: object) -> Iterator[object]:
-            if len(arguments) > 2:  # a warm-up, which tells its progress
+        def broken(session: Session, pixels: np.ndarray, *arguments: object, **progress: object) -> Iterator[object]:
+            if progress:  # a warm-up
                 yield from whole(session, pixels, *arguments)  # type: ignore[arg-type]
                 return
             gained = after[self.calls % len(after)]
@@ -606,7 +606,7 @@ class Breaking:
                 return
             raise error()
 
-        monkeypatch.setattr(Session, "run", broken)
+        monkeypatch.setattr(line, "stream", broken)
 
 
 def test_a_line_that_breaks_again_and_again_costs_no_image(
@@ -670,9 +670,10 @@ def test_a_port_that_vanishes_and_comes_back_is_picked_up(  # noqa: PLR0917 - fi
     models: Models, drawn_images: Images, tmp_path: Path, undisturbed: Path, share: float, mode: str
 ) -> None:
     out, images = tmp_path / "run", images_of(drawn_images)
-    plain = read_record(undisturbed / "run.json")
+    model, options = models("mlp", "int8:channel", "fp16"), RunOptions(mode=mode, coded=False)
+    plain = run(model, "sim://native", images, options=options)
     url = f"sim://native?vanish={int(share * plain.link.bytes_up)}:0.3s"
-    record = run(models("mlp", "int8:channel", "fp16"), url, images, out_dir=out, options=RunOptions(mode=mode))
+    record = run(model, url, images, out_dir=out, options=options)
     (interruption,) = record.interruptions
     assert share != 0.7 or interruption.images > 0
     assert "vanished" in interruption.reason
@@ -682,11 +683,10 @@ def test_a_port_that_vanishes_and_comes_back_is_picked_up(  # noqa: PLR0917 - fi
         assert comparable(record)[key] == comparable(plain)[key]
 
 
-def test_a_port_that_does_not_come_back_in_time_is_an_error(
-    models: Models, drawn_images: Images, undisturbed: Path
-) -> None:
-    url = f"sim://native?vanish={int(0.7 * read_record(undisturbed / 'run.json').link.bytes_up)}:30s"
-    record = run(models("mlp", "int8:channel", "fp16"), url, drawn_images, options=RunOptions(reconnect_s=0.5))
+def test_a_port_that_does_not_come_back_in_time_is_an_error(models: Models, drawn_images: Images) -> None:
+    # The images alone are 94,080 bytes.
+    options = RunOptions(reconnect_s=0.5, coded=False)
+    record = run(models("mlp8k"), "sim://native?vanish=100000:30s", drawn_images, options=options)
     assert (record.status, record.exit_code) == ("failed", 6)
     assert record.error is not None
     assert record.error.kind == "TransportError"
@@ -721,10 +721,10 @@ def test_a_link_that_breaks_behind_the_last_image_is_picked_up(
     assert record.ram.measured == record.ram.predicted
 
 
-@pytest.mark.parametrize("line", ["", "&rtt=1ms"])
-def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images, line: str) -> None:
+@pytest.mark.parametrize("shaped", ["", "&rtt=1ms"])
+def test_a_device_that_has_ended_is_an_error_at_once(models: Models, drawn_images: Images, shaped: str) -> None:
     options = RunOptions(slots=4, reconnect_s=60.0)
-    record = run(models("mlp"), f"sim://native?fault=crash:after=40{line}", drawn_images, options=options)
+    record = run(models("mlp"), f"sim://native?fault=crash:after=40{shaped}", drawn_images, options=options)
     assert (record.status, record.exit_code) == ("failed", 6)
     assert record.seconds < 20
     assert record.error is not None
@@ -805,4 +805,37 @@ def test_reconnect_times_are_those_of_ports_and_processes() -> None:
     assert reconnect_seconds(RunOptions(), "/dev/ttyACM0") == 10.0
     assert reconnect_seconds(RunOptions(), "sim://native") == 3.0
     assert reconnect_seconds(RunOptions(reconnect_s=1.5), "sim://native") == 1.5
-    assert attempt.ENDED
+
+
+# --- options of the line
+
+
+def test_a_greatest_rate_is_climbed_to_and_recorded(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
+    url = "sim://native?baud=auto"
+    for name, options, expected in (("a", (), 115200), ("b", ("--max-baud", "921600"), 921600)):
+        out = tmp_path / name
+        assert bitloop("run", str(model_file), "-n", "5", "--device", url, "--out", str(out), *options).code == 0
+        assert read_record(out / "run.json").link.baud == expected
+
+
+def test_bytes_are_coded_unless_they_shall_not_be(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
+    links = []
+    for name in ("--coded", "--no-coded"):
+        assert bitloop("run", str(model_file), name, "--out", str(tmp_path / name)).code == 0
+        links.append(read_record(tmp_path / name / "run.json").link)
+    coded, plain = links
+    assert plain.codings == ("model: plain", "pixels: plain")
+    assert plain.stream_bytes_up > 120 * 784
+    assert coded.codings[0].startswith("model: ")
+    assert coded.codings[1] in {"pixels: runs", "pixels: codes", "pixels: runs and codes"}
+    assert coded.stream_bytes_up < 0.5 * plain.stream_bytes_up
+    assert coded.upload_line_bytes is not None
+    assert plain.upload_line_bytes is not None
+    assert coded.upload_line_bytes < plain.upload_line_bytes
+    assert (coded.copied_bytes, plain.copied_bytes) == (0, 0)
+
+
+def test_lines_that_make_no_sense_are_refused(models: Models, drawn_images: Images) -> None:
+    for options in (RunOptions(max_baud=0), RunOptions(reconnect_s=float("inf")), RunOptions(pixel_bits=9)):
+        with pytest.raises(UsageError, match="sense"):
+            run(models("mlp"), "sim://native", drawn_images, options=options)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TypeAlias
 
-from bitloop.bench import parts
+from bitloop.bench import line, parts
 from bitloop.bench.begun import Begun, DeviceKind
 from bitloop.bench.beside import HostSimulation
 from bitloop.bench.build import build_memory
@@ -94,6 +94,7 @@ class Attempt:
         self.kind = None if begun is None else begun.device
         self.meter = Meter(session)
         self.claims: list[str] = []
+        self.codings: list[str] = []
         self.interruptions: list[Interruption] = []
         self.failure: Failure | None = None
         self.status = "complete"
@@ -243,15 +244,15 @@ class Attempt:
     def _load(self) -> None:
         """Upload what the device lacks, compare what it says of it, warm up."""
         before = self.session.counters.bytes_up
-        self.report: UploadReport = self.session.upload(
-            self.plan.image, self.plan.memory.total_bytes, self._step("upload"), weights=self.plan.streamed
-        )
+        self.report: UploadReport = line.upload(self.session, self.plan, self.options, self._step("upload"))
+        self._note_coding("model", self.report.coding)
         self.meter.uploaded(self.report, self.session.counters.bytes_up - before)
         claims = false_claims(self.device_url, self.info, self.plan, self.report)
         self.claims += [claim for claim in claims if claim not in self.claims]
         warm_up = self.images.pixels[: self._warm_up_images()]
         if len(warm_up):
-            for _ in self.session.run(warm_up, self.mode, self.outputs, self._step("warm-up")):
+            step = self._step("warm-up")
+            for _ in line.stream(self.session, warm_up, self.mode, self.outputs, self.options, progress=step):
                 pass
 
     def _warm_up_images(self) -> int:
@@ -269,7 +270,9 @@ class Attempt:
         if first == len(self.images):
             return
         with self.meter.streaming():
-            results = self.session.run(self.images.pixels[first:], self.mode, self.outputs)
+            left = self.images.pixels[first:]
+            results = line.stream(self.session, left, self.mode, self.outputs, self.options)
+            self._note_coding("pixels", self.session.pixels_coding)
             while True:
                 asked = self.session.clock()
                 result = next(results, None)
@@ -374,6 +377,11 @@ class Attempt:
             # What a device sends that starts again, or at another rate, is no violation of the protocol.
             return self._plan is not None and error.cause in _NOISES
         return True
+
+    def _note_coding(self, what: str, coding: str) -> None:
+        text = f"{what}: {coding}"
+        if text not in self.codings:
+            self.codings.append(text)
 
     def _step(self, stage: str) -> Callable[[int, int], None] | None:
         progress = self.progress

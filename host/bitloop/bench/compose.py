@@ -139,8 +139,7 @@ def _link_of(attempt: Attempt, parts: Sequence[Part]) -> LinkFigures:
         crc_errors=traffic.crc_errors,
         share=judging.share_of(timed, attempt.info, seconds=seconds, waited_s=traffic.waited_s),
         upload_line_bytes=traffic.upload_line_bytes,
-        # LINK: filled from the upload's report and the session where these tell it.
-        copied_bytes=None,
-        codings=(),
-        baud=None,
+        copied_bytes=traffic.copied_bytes,
+        codings=tuple(attempt.codings),
+        baud=attempt.session.baud or None,
     )

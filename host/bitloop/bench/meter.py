@@ -65,7 +65,9 @@ class Meter:
 
     def uploaded(self, report: UploadReport, line_bytes: int) -> None:
         """Add an upload, and the bytes that it took on the line."""
-        self._done += Traffic(upload_seconds=report.seconds, upload_line_bytes=line_bytes)
+        self._done += Traffic(
+            upload_seconds=report.seconds, upload_line_bytes=line_bytes, copied_bytes=report.copied_bytes
+        )
 
     def traffic(self) -> Traffic:
         """Return everything until now."""

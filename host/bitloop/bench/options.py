@@ -28,12 +28,17 @@ class LineOptions:
 
     Attributes:
         baud: of a serial port.
+        max_baud: the most bits a second that the line may be brought to; None leaves its rate alone.
+        coded: whether pixels and weights travel compressed, without loss, where the device decodes that and it is
+            shorter.
         timing: how long to wait for what; None for the link's defaults.
         reconnect_s: how long a device that was lost in mid-run (reset, cable) is waited for; 0: not at all; None: 10 s,
             or 3 s where it is a process of this machine. One that has ended by itself is an error at once.
     """
 
     baud: int = DEFAULT_BAUD
+    max_baud: int | None = None
+    coded: bool = True
     timing: Timing | None = None
     reconnect_s: float | None = None
 
@@ -95,6 +100,8 @@ def check_line(options: LineOptions) -> None:
     Raises:
         UsageError: they do not.
     """
+    if options.max_baud is not None and options.max_baud < 1:
+        raise UsageError(f"a line of at most {options.max_baud} bits a second makes no sense")
     if options.reconnect_s is not None and not 0 <= options.reconnect_s < float("inf"):
         raise UsageError(f"{options.reconnect_s} seconds to reconnect make no sense; 0 never tries it")
 

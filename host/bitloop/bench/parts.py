@@ -66,6 +66,7 @@ class Traffic:
     waited_s: float = 0.0
     upload_seconds: float = 0.0
     upload_line_bytes: int = 0
+    copied_bytes: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))

@@ -243,8 +243,8 @@ class LinkFigures:
     ``bytes_up`` and ``bytes_down`` count everything, ``stream_…`` the streaming of the images, which took ``seconds``
     without its interruptions. ``upload_seconds`` and ``upload_line_bytes`` (up) are of the upload of the model, of all
     of them where the run was interrupted; ``copied_bytes`` of it the device took over from the image that it held.
-    ``codings`` names how bytes were coded, ``baud`` is the rate that the line got to. Of a process that was killed the
-    figures reach to about a second before its end.
+    ``codings`` says how model and pixels travelled, ``baud`` is the rate that the line got to. Of a process that was
+    killed the figures reach to about a second before its end.
     """
 
     url: str

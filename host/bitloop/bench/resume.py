@@ -14,10 +14,10 @@ from bitloop.bench.checks import check_fit
 from bitloop.bench.compose import record_of
 from bitloop.bench.files import RunDirectory
 from bitloop.bench.identity import versions
+from bitloop.bench.line import open_session
 from bitloop.bench.options import LineOptions, RunOptions, check_line
 from bitloop.bench.parts import seconds_between, timestamp
 from bitloop.bench.record import Interruption, RunRecord, VaultOpening
-from bitloop.bench.run import open_session
 from bitloop.bench.select import find_dataset, select_images, sent_images, sent_sha256
 from bitloop.bench.store import Past, read_past, resumed_store
 from bitloop.bench.take import replay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +14,7 @@ from bitloop.bench.checks import check_fit
 from bitloop.bench.compose import record_of
 from bitloop.bench.files import RunDirectory
 from bitloop.bench.identity import versions
+from bitloop.bench.line import open_session
 from bitloop.bench.options import MODES, LineOptions, RunOptions, check_options
 from bitloop.bench.record import RunRecord, VaultOpening
 from bitloop.bench.select import sent_images
@@ -21,7 +22,6 @@ from bitloop.bench.store import begun_store
 from bitloop.data.dataset import Images
 from bitloop.data.vault import Opening
 from bitloop.link.channel import LogCallback, RawCallback
-from bitloop.link.session import Session
 from bitloop.quantize.model import Model
 
 __all__ = ["MODES", "LineOptions", "Progress", "RunOptions", "run"]
@@ -127,31 +127,9 @@ def run(
     return record
 
 
-def open_session(
-    device_url: str,
-    options: LineOptions,
-    *,
-    on_log: LogCallback | None,
-    on_raw: RawCallback | None,
-    recording: Path | None = None,
-    overwrite: bool = False,
-    facts: Mapping[str, str] | None = None,
-) -> Session:
-    """Open a device's port as the options say."""
-    return Session(
-        device_url,
-        baud=options.baud,
-        timing=options.timing,
-        on_log=on_log,
-        on_raw=on_raw,
-        record=recording,
-        overwrite=overwrite,
-        facts=facts,
-    )
-
-
 def facts_of(model: Model, images: Images, options: RunOptions) -> dict[str, str]:
     """Say what a run is about: all that a replay of its recording must have the same."""
     facts = {"model": model.name, "model SHA-256": model.sha256, "data": f"{images.dataset} {images.split.value}"}
-    names = ("mode", "per_layer", "warm_up_images", "audit_images", "slots", "placement", "pixel_bits", "timing")
+    names = ["mode", "per_layer", "warm_up_images", "audit_images", "slots", "placement", "pixel_bits", "timing"]
+    names += ["coded", "max_baud", "reconnect_s"]
     return {**facts, "images": str(len(images)), **{name: str(getattr(options, name)) for name in names}}

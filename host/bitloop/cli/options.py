@@ -56,6 +56,21 @@ Slots = Annotated[
     typer.Option("--slots", min=1, help="Images the device holds at once: a batch, with streamed weights."),
 ]
 Baud = Annotated[int, typer.Option("--baud", min=1, help="Bits a second of a serial port.")]
+MaxBaud = Annotated[
+    int | None,
+    typer.Option(
+        "--max-baud",
+        min=1,
+        help="Climb to the greatest rate up to this that line and device carry. Default: stay at --baud.",
+        show_default=False,
+    ),
+]
+Coded = Annotated[
+    bool,
+    typer.Option(
+        "--coded/--no-coded", help="Compress pixels and weights on the line where that is shorter; nothing is lost."
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0.1, help="Seconds without progress until a device is given up.", show_default=False),

@@ -30,6 +30,7 @@ from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.baud import Rate
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
+from bitloop.link.code_table import coding_name
 from bitloop.link.coding import Coder, choose_pixels, choose_weights
 from bitloop.link.handshake import say_hello
 from bitloop.link.image_shape import ImageShape, Weights, check_weights
@@ -76,6 +77,7 @@ class Session:
 
     Attributes:
         info: What the device said of itself; None before :meth:`connect`.
+        pixels_coding: How the pixels of the last run travel, as :attr:`UploadReport.coding` says it of an image.
         clock: The seconds that this session counts: what is timed by them has the same duration in a replay.
     """
 
@@ -108,6 +110,7 @@ class Session:
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
         self._weights_coder: Coder | None = None
+        self.pixels_coding = coding_name(None)
         self._quality = LineQuality(self._channel.baud)
         self._pace = Pace(self._timing)
         self._run: ImageRun | None = None
@@ -309,6 +312,7 @@ class Session:
         """
         plan = self._plan(pixels, mode, outputs, spec.NO_LAYER)
         coder = choose_pixels(pixels, self.info or DeviceInfo()) if coded else None
+        self.pixels_coding = coding_name(coder)
         self._run = ImageRun(self._steps(plan, _bytes_of(pixels), progress, coder))
         return self._run
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bitloop.link.channel import Timing
 
 DEFAULT_DEVICE = "sim://native"
-_OF_A_RESUME = {"resume", "device", "data", "baud", "timeout", "reconnect", "as_json"}
+_OF_A_RESUME = {"resume", "device", "data", "baud", "max_baud", "coded", "timeout", "reconnect", "as_json"}
 """What may be said besides --resume: where things are now, and how to wait; the rest the run has been begun with."""
 
 
@@ -61,6 +61,8 @@ def run(
     slots: options.Slots = None,
     pixel_bits: options.PixelBits = None,
     baud: options.Baud = 115200,
+    max_baud: options.MaxBaud = None,
+    coded: options.Coded = True,
     reconnect: options.Reconnect = None,
     timeout: options.Timeout = None,
     reason: options.Reason = None,
@@ -106,6 +108,8 @@ def run(
                 placement=placement,
                 pixel_bits=pixel_bits,
                 baud=baud,
+                max_baud=max_baud,
+                coded=coded,
                 timing=timing_of(timeout),
                 reconnect_s=reconnect,
                 force=force,
@@ -161,6 +165,8 @@ def line_of(line: LineOptions, given: dict[str, Any]) -> LineOptions:
     return replace(
         line,
         baud=given.get("baud", line.baud),
+        max_baud=given.get("max_baud", line.max_baud),
+        coded=given.get("coded", line.coded),
         timing=timing_of(given["timeout"]) if "timeout" in given else line.timing,
         reconnect_s=given.get("reconnect", line.reconnect_s),
     )
