@@ -15,7 +15,7 @@ KINDS = {
     "doubles": fd.LineFaults(duplicate=0.2),
     "cuts": fd.LineFaults(truncate=0.05),
     "noise": fd.LineFaults(noise=0.1),
-    "swaps": fd.LineFaults(swap=0.3, drop=0.02),
+    "swaps": fd.LineFaults(swap=0.3, drop=0.05),
     "all": fd.LineFaults(drop=0.03, flip=0.03, duplicate=0.05, truncate=0.03, noise=0.03, swap=0.05),
 }
 AGES = {

@@ -85,6 +85,7 @@ class Run:
         self._record = plan.record()
         self._slots = 1
         self._received = 0  # results taken, in order
+        self._results_done = 0  # as the device says
         self._acknowledged = 0
         self._ack_due = False
         self._early: dict[int, messages.Result] = {}  # results behind a missing one
@@ -176,6 +177,11 @@ class Run:
 
     def _pump(self) -> None:
         """Post what credit and window allow; an acknowledgement first, as the device may wait for it."""
+        if self._plan.mode == RunMode.THROUGHPUT:
+            # It tells of credit when half of its slots are free: what is known of it may be so old.
+            done, pixels = max(self._results_done, self._received), self._plan.shape.pixels
+            self._sender.some = (done + (self._slots + 1) // 2) * pixels
+            self._sender.enough = (done + self._slots - self._slots // 8) * pixels
         if self._ack_due and self._window.has_room(messages.RunAck.LAYOUT.size):
             self._acknowledge(resend=False)
         self._sender.pump()
@@ -295,6 +301,7 @@ class Run:
             )
         if frame.sequence and frame.sequence == self._gap_sequence:
             self._gap_at = -1
+        self._results_done = max(self._results_done, credit.results_done)
         settled = self._window.answered(frame.sequence)
         progress = self._sender.answer(settled, credit.next, credit.limit, credit.ranges if credit.of_pixels else ())
         if (credit.weights is None) != (self._passes is None):

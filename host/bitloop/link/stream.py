@@ -75,6 +75,8 @@ class StreamSender:
         limit: Up to where the device has room.
         position: Up to where everything was sent once, or is held.
         highest: Up to where the device can hold anything.
+        some: From here on the device has something to work on: what there is credit for may all be in one frame.
+        enough: Behind this it has enough: short frames are not sent there, but more credit is waited for.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class StreamSender:
         self._held = Intervals()
         self._missing = Intervals()
         self.limit = self.position = self.highest = 0
+        self.some = self.enough = len(data)
 
     @property
     def done(self) -> bool:
@@ -149,7 +152,11 @@ class StreamSender:
             body_bytes = self._window.room(_WORTH_SENDING * wanted // 100, most)
             if not body_bytes:
                 return posted
+            gap_end = end
             end, message = self._make(begin, end, body_bytes)
+            short = end == gap_end == self.limit < len(self._data)
+            if short and begin > self.enough and len(message.encode()) < _WORTH_SENDING * most // 100:
+                return posted
             self._post(begin, end, message)
             posted = True
         return posted
@@ -198,7 +205,7 @@ class StreamSender:
         for lost in self._missing:
             return lost
         begin, end = self._held.gap_from(self.position, min(self.limit, len(self._data)))
-        if self._unit_bytes and end < len(self._data):
+        if self._unit_bytes and begin < self.some and end < len(self._data):
             # Credit is short: with half of it in a frame, the device has something to begin with, and credit comes back
             # before the line has run out of what to carry.
             half = -(-(end - begin) // (2 * self._unit_bytes)) * self._unit_bytes

@@ -107,8 +107,8 @@ def prove() -> Section:
     ]
     return Section(
         "Images in throughput mode",
-        f"{' '.join(MODEL)} on `sim://native` at {FAST_BAUD:,} baud and a round trip of {ROUND_TRIP.replace('ms', ' ms')}; "
-        "the simulated device takes at least the stated time for an image. `line` is what the busier direction needs "
+        f"{' '.join(MODEL)} on `sim://native` at {FAST_BAUD:,} baud, round trip {ROUND_TRIP.replace('ms', ' ms')}; the "
+        "simulated device takes at least the stated time for an image. `line` is what the busier direction needs "
         f"for the bytes that travelled; bounds: {100 * MOST_OVER:.0f} % over the longer of line and compute, and a "
         f"third of the {RAW_BYTES} bytes of a raw image, both directions together.",
         ("case", "images", "compute", "line", "compute in all", "took", "over", "bytes up + down", "of raw"),

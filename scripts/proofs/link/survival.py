@@ -121,7 +121,7 @@ class _HangError(Exception):
     pass
 
 
-def _hang(number: int, frame: FrameType | None) -> None:
+def _hang(_number: int, _frame: FrameType | None) -> None:
     raise _HangError
 
 
@@ -155,7 +155,7 @@ def survive(fault: Fault, seed: int) -> Outcome:
         repaired = record.link.retransmissions + record.link.crc_errors + len(record.interruptions)
         seconds = time.monotonic() - started
         if record.error is not None:
-            return Outcome(record.error.type, repaired, seconds)
+            return Outcome(record.error.kind, repaired, seconds)
         good = record.verdict == "exact" and results_in(directory) == undisturbed()
         return Outcome("identical" if good else "wrong", repaired, seconds)
 
@@ -248,9 +248,9 @@ def prove() -> Section:
     ]
     return Section(
         "Survival",
-        f"{NETWORK} {WEIGHTS}, {IMAGES} images, {SEEDS} seeds a row, half of them in each mode. *Identical*: every label "
-        "and logit is that of the undisturbed run, and the verdict is exact. *Disturbed*: something had to be repaired. "
-        "*Failures*: a wrong figure, a hang, or an error that does not name the fault.",
+        f"{NETWORK} {WEIGHTS}, {IMAGES} images, {SEEDS} seeds a row, half of them in each mode. *Identical*: every "
+        "label and logit is that of the undisturbed run, and the verdict is exact. *Disturbed*: something had to be "
+        "repaired. *Failures*: a wrong figure, a hang, or an error that does not name the fault.",
         ("fault", "runs", "identical", "ended with an error", "disturbed", "failures", "longest"),
         cells(table),
         not any(row.failures for row in rows),
