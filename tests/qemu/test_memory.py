@@ -86,7 +86,7 @@ def test_a_difference_is_a_disagreement(
         build, note = real(url, info)
         return replace(build, **{figure: 1}), note
 
-    monkeypatch.setattr("bitloop.bench.run.build_memory", lying)
+    monkeypatch.setattr("bitloop.bench.attempt.build_memory", lying)
     record = run(models("mlp8k", "binary"), f405, drawn_images.first(1), options=OPTIONS)
     assert (record.verdict, record.exit_code) == ("disagree", 3)
     assert re.match(said, record.reasons[0])
