@@ -14,7 +14,7 @@ from bitloop.link import messages
 from bitloop.link.causes import explain_line
 from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.open import open_transport
-from bitloop.link.recorder import draw_session_number
+from bitloop.link.recording.recorder import draw_session_number
 from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.spec import LogLevel, MessageType
 

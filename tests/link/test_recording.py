@@ -29,22 +29,13 @@ from bitloop.errors import (
     TransportError,
     UsageError,
 )
-from bitloop.link import recorder, recording
 from bitloop.link.channel import Timing
-from bitloop.link.recorder import RecordingTransport
-from bitloop.link.recording import (
-    MAGIC,
-    MAX_BLOCK_BYTES,
-    Event,
-    Header,
-    Kind,
-    Reader,
-    Writer,
-    decode_event,
-    encode_event,
-    without_user,
-)
-from bitloop.link.replay import ReplayTransport
+from bitloop.link.recording import file, recorder
+from bitloop.link.recording.events import Event, Kind, decode_event, encode_event
+from bitloop.link.recording.file import MAGIC, MAX_BLOCK_BYTES, Reader, Writer
+from bitloop.link.recording.header import Header, without_user
+from bitloop.link.recording.recorder import RecordingTransport
+from bitloop.link.recording.replay import ReplayTransport
 from bitloop.link.session import Session
 from bitloop.link.urls.emulation import Emulation
 from bitloop.spec import RunMode
@@ -401,7 +392,7 @@ def test_no_file_is_replaced_unless_asked(tmp_path):
 def test_a_file_that_comes_meanwhile_is_not_replaced_either(tmp_path, monkeypatch):
     path = tmp_path / "a.rec"
     path.write_text("mine")
-    monkeypatch.setattr(recording, "check_free", lambda path, force: None)
+    monkeypatch.setattr(file, "check_free", lambda path, force: None)
     with pytest.raises(UsageError, match="cannot be written"):
         Writer(path, HEADER)
     assert path.read_text() == "mine"

@@ -19,7 +19,8 @@ from bitloop.bench.run import RunOptions, run
 from bitloop.data.dataset import Images
 from bitloop.errors import DataError
 from bitloop.link.channel import Timing
-from bitloop.link.recording import Kind, Reader
+from bitloop.link.recording.events import Kind
+from bitloop.link.recording.file import Reader
 from bitloop.monitor import Monitor
 from bitloop.quantize.model import Model
 

@@ -31,7 +31,7 @@ from bitloop.bench.record import (
     VaultOpening,
 )
 from bitloop.data.dataset import CLASSES
-from bitloop.link.replay import is_replay
+from bitloop.link.recording.replay import is_replay
 from bitloop.spec import RunMode
 
 __all__ = ["record_of"]

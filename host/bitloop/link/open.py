@@ -9,9 +9,9 @@ from pathlib import Path
 from bitloop.errors import PortError, UsageError
 from bitloop.link.line import options as line_options
 from bitloop.link.line.shaper import ShapedTransport
-from bitloop.link.recorder import RecordingTransport
-from bitloop.link.recording import check_free
-from bitloop.link.replay import ReplayTransport, file_of, is_replay
+from bitloop.link.recording.file import check_free
+from bitloop.link.recording.recorder import RecordingTransport
+from bitloop.link.recording.replay import ReplayTransport, file_of, is_replay
 from bitloop.link.transport import DEFAULT_BAUD, SerialTransport, Transport
 from bitloop.link.urls import protocol_qemu, protocol_sim
 

@@ -37,7 +37,7 @@ from bitloop.link.image_shape import ImageShape, Weights, check_weights
 from bitloop.link.open import open_transport
 from bitloop.link.pace import Pace
 from bitloop.link.quality import LineQuality
-from bitloop.link.recorder import draw_session_number
+from bitloop.link.recording.recorder import draw_session_number
 from bitloop.link.results import ImageRun, Result, RunPlan
 from bitloop.link.run import Run
 from bitloop.link.transport import DEFAULT_BAUD, Transport

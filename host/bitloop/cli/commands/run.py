@@ -83,7 +83,7 @@ def run(
     from bitloop.bench.run import RunOptions  # noqa: PLC0415 - numpy
     from bitloop.bench.run import run as run_on_device  # noqa: PLC0415 - numpy
     from bitloop.bench.select import select_images  # noqa: PLC0415 - numpy
-    from bitloop.link.recording import check_free  # noqa: PLC0415 - numpy
+    from bitloop.link.recording.file import check_free  # noqa: PLC0415 - numpy
 
     loaded = sources.load_model(model, weights=weights, biases=biases, overrides=overrides or ())
     default_data, name = sources.names_of_model(loaded)

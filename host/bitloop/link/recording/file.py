@@ -1,4 +1,4 @@
-"""The file of a recorded session: all that the host's own code did not determine, in order (docs/recording.md).
+"""The file of a recorded session (docs/recording.md).
 
 Events are written as they come and read back one by one. What was written before a crash can be read; a file that is
 damaged is refused where the damage begins.
@@ -6,23 +6,19 @@ damaged is refused where the damage begins.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from bitloop.errors import DataError, UsageError
-from bitloop.hello import printable
+from bitloop.link.recording.events import Event, Kind, decode_event, encode_event
+from bitloop.link.recording.header import Header
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Event", "Header", "Kind", "Reader", "Writer", "decode_event", "encode_event"]
+__all__ = ["Reader", "Writer", "check_free"]
 
 MAGIC = b"bitloop recording 1\n"
 MAX_HEADER_BYTES = 1 << 16
@@ -33,160 +29,6 @@ _BLOCK = struct.Struct("<IIII")  # number of its first event, bytes compressed, 
 _BLOCK_FULL_BYTES = 1 << 16
 _FLUSH_US = 500_000
 _COMPRESSION = 3
-_SHORT = 0x80  # a byte below is a step of the clock
-_VARINT_BYTES = 9
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
-
-
-class Kind(IntEnum):
-    """What happened. All but reading, clock and session number are asked by the host: they are there to be checked."""
-
-    CLOCK = 0x80
-    READ = 0x81
-    WRITE = 0x82
-    SESSION_NUMBER = 0x83
-    BAUD = 0x84
-    REOPEN = 0x85
-    FAILED = 0x86
-    END = 0x87
-
-
-_WITH_NUMBER = frozenset((Kind.CLOCK, Kind.SESSION_NUMBER, Kind.BAUD, Kind.FAILED))
-_WITH_DATA = frozenset((Kind.READ, Kind.WRITE, Kind.FAILED))
-
-
-class Event(NamedTuple):
-    """One thing that happened.
-
-    Attributes:
-        kind: What.
-        number: Of CLOCK the microseconds since the clock was last read, of SESSION_NUMBER and BAUD the value, of FAILED
-            the kind of what failed: reading, or the event before.
-        data: Of READ and WRITE the bytes; of FAILED the error's type, text and cause in UTF-8, with zeros between.
-    """
-
-    kind: Kind
-    number: int = 0
-    data: bytes = b""
-
-
-def encode_event(event: Event) -> bytes:
-    """Give an event as it stands in a block; numbers are at most 2^63 - 1."""
-    if event.kind is Kind.CLOCK and event.number < _SHORT:
-        return bytes((event.number,))
-    encoded = bytearray((event.kind,))
-    if event.kind in _WITH_NUMBER:
-        _put_varint(encoded, event.number)
-    if event.kind in _WITH_DATA:
-        _put_varint(encoded, len(event.data))
-        encoded += event.data
-    return bytes(encoded)
-
-
-def decode_event(data: bytes, position: int) -> tuple[Event, int]:
-    """Read the event at a position; give it, and the position behind it.
-
-    Raises:
-        ValueError: There is none; the text says why.
-    """
-    first = data[position]
-    position += 1
-    if first < _SHORT:
-        return Event(Kind.CLOCK, first), position
-    try:
-        kind = Kind(first)
-    except ValueError:
-        raise ValueError(f"unknown kind 0x{first:02x}") from None
-    number, content = 0, b""
-    if kind in _WITH_NUMBER:
-        number, position = _take_varint(data, position)
-    if kind in _WITH_DATA:
-        size, position = _take_varint(data, position)
-        content = data[position : position + size]
-        position += size
-        if position > len(data):
-            raise ValueError(f"{size} bytes are announced, {len(content)} are there")
-    return Event(kind, number, content), position
-
-
-@dataclass(frozen=True)
-class Header:
-    """Who recorded what, in words; nothing of it is needed to replay but ``baud`` and ``emulation``.
-
-    Attributes:
-        bitloop: Version of the program.
-        protocol: Version of the protocol that it speaks.
-        url: Of the device, without what stands before an ``@``.
-        command: The command line, "" if there was none.
-        started: Date and time, UTC, ISO 8601.
-        python: Version.
-        platform: Operating system and machine.
-        baud: The line's first rate.
-        emulation: What emulates the device (:class:`bitloop.link.urls.emulation.Emulation`), None for a real one.
-        facts: What the session was about: model, options.
-    """
-
-    bitloop: str
-    protocol: str
-    url: str
-    command: str
-    started: str
-    python: str
-    platform: str
-    baud: int
-    emulation: Mapping[str, str | int] | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    def encode(self) -> bytes:
-        """Give the header's line."""
-        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
-
-    @classmethod
-    def decode(cls, line: bytes) -> Header:
-        """Read the header's line.
-
-        Raises:
-            ValueError: It is none.
-        """
-        try:
-            document = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError("no JSON") from None
-        if not isinstance(document, dict):
-            raise ValueError("no object")
-        texts = {}
-        for name in ("bitloop", "protocol", "url", "command", "started", "python", "platform"):
-            if not isinstance(document.get(name), str):
-                raise ValueError(f"no text {name!r}")
-            texts[name] = _shown(document[name])
-        baud = document.get("baud")
-        if not isinstance(baud, int) or not 0 < baud < 1 << 32:
-            raise ValueError("no number 'baud'")
-        facts = document.get("facts")
-        if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
-            raise ValueError("no texts in 'facts'")
-        emulation = document.get("emulation")
-        if emulation is not None:
-            if not isinstance(emulation, dict):
-                raise ValueError("'emulation' is no object")
-            emulation = {
-                name: value if isinstance(value, int) else _shown(str(value)) for name, value in emulation.items()
-            }
-        return cls(
-            **texts,
-            baud=baud,
-            emulation=emulation,
-            facts={_shown(name): _shown(value) for name, value in facts.items()},
-        )
-
-
-def _shown(text: str) -> str:
-    return printable(text.encode("utf-8", "replace"))
-
-
-def without_user(text: str) -> str:
-    """Take user names and passwords out of the URLs in a text."""
-    return _USER.sub("", text)
 
 
 class _Block(NamedTuple):
@@ -411,21 +253,3 @@ class Reader:
             f"the recording {self._path} is damaged at byte {self.offset}: {what}; what comes before can be replayed, "
             "get the file anew for the rest"
         )
-
-
-def _put_varint(encoded: bytearray, number: int) -> None:
-    """LEB128, as in DWARF 5, section 7.6."""
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-
-
-def _take_varint(data: bytes, position: int) -> tuple[int, int]:
-    number = 0
-    for place in range(_VARINT_BYTES):
-        byte = data[position + place]
-        number |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return number, position + place + 1
-    raise ValueError(f"a number of more than {_VARINT_BYTES} bytes")

@@ -16,7 +16,9 @@ from pathlib import Path
 import bitloop
 from bitloop import spec
 from bitloop.errors import Cause
-from bitloop.link.recording import Event, Header, Kind, Writer, without_user
+from bitloop.link.recording.events import Event, Kind
+from bitloop.link.recording.file import Writer
+from bitloop.link.recording.header import Header, without_user
 from bitloop.link.transport import Transport
 from bitloop.link.urls.emulation import Emulation
 
