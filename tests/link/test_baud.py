@@ -9,7 +9,7 @@ from baud_device import BAUD_COMMIT, BAUD_DONE, BAUD_READY, BAUD_REQUEST, BOOT, 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bitloop.errors import BitloopError, DeviceTimeoutError, LinkError
+from bitloop.errors import BitloopError, DeviceTimeoutError, LinkError, TransportError
 from bitloop.link.session import Session
 from bitloop.spec import RunMode, RunOutput
 
@@ -271,6 +271,30 @@ def test_an_uncommitted_rate_is_committed_or_left():
     # Heard at its rate, not kept there: back, and up again.
     assert line.changes[changes:] == [BOOT, 921_600, BOOT, 921_600]
     assert_at(session, line, 921_600)
+
+
+def test_the_next_program_finds_the_device_at_once():
+    session, line = connected()
+    assert_at(session, line, 921_600)
+    began = line.now
+    session.close()
+    assert line.device.rate == BOOT
+    assert line.now - began < 0.1
+
+
+@pytest.mark.parametrize("kind", ["dies", "vanishes"])
+def test_a_device_that_is_gone_does_not_hold_up_the_end(kind):
+    session, line = connected()
+    line.device.dead = True
+    if kind == "vanishes":
+
+        def gone(*_):
+            raise TransportError("gone")
+
+        line.read = line.write = gone
+    began = line.now
+    session.close()
+    assert line.now - began < 1.0
 
 
 @pytest.mark.parametrize("pause_s", [5.0, 8.0, 9.0, 9.7, 10.2, 12.0, 100.0])

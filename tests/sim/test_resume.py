@@ -811,8 +811,14 @@ def test_reconnect_times_are_those_of_ports_and_processes() -> None:
 
 
 def test_a_greatest_rate_is_climbed_to_and_recorded(bitloop: Command, model_file: Path, tmp_path: Path) -> None:
-    url = "sim://native?baud=auto"
-    for name, options, expected in (("a", (), 115200), ("b", ("--max-baud", "921600"), 921600)):
+    cases = (
+        ("a", "", ("--max-baud", "0"), 115200),
+        ("b", "", (), 921600),
+        ("c", "", ("--max-baud", "2000000"), 2000000),
+        ("d", "&cable=460800", (), 460800),
+    )
+    for name, cable, options, expected in cases:
+        url = f"sim://native?baud=auto{cable}"
         out = tmp_path / name
         assert bitloop("run", str(model_file), "-n", "5", "--device", url, "--out", str(out), *options).code == 0
         assert read_record(out / "run.json").link.baud == expected
@@ -836,6 +842,6 @@ def test_bytes_are_coded_unless_they_shall_not_be(bitloop: Command, model_file: 
 
 
 def test_lines_that_make_no_sense_are_refused(models: Models, drawn_images: Images) -> None:
-    for options in (RunOptions(max_baud=0), RunOptions(reconnect_s=float("inf")), RunOptions(pixel_bits=9)):
+    for options in (RunOptions(max_baud=-1), RunOptions(reconnect_s=float("inf")), RunOptions(pixel_bits=9)):
         with pytest.raises(UsageError, match="sense"):
             run(models("mlp"), "sim://native", drawn_images, options=options)

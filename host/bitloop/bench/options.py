@@ -16,6 +16,8 @@ __all__ = ["MODES", "PLACEMENT_KINDS", "LineOptions", "RunOptions", "check_optio
 MODES = {"timing": RunMode.TIMING, "throughput": RunMode.THROUGHPUT}
 PLACEMENT_KINDS: dict[str, PlacementKind] = {kind: kind for kind in PLACEMENTS}
 
+MAX_BAUD = 921_600
+"""What every adapter of the last twenty years can do. Some can do more: ask for it."""
 RECONNECT_S = 10.0
 """How long a device is waited for that was lost in mid-run: time to put a cable back."""
 RECONNECT_PROCESS_S = 3.0
@@ -28,7 +30,7 @@ class LineOptions:
 
     Attributes:
         baud: of a serial port.
-        max_baud: the most bits a second that the line may be brought to; None leaves its rate alone.
+        max_baud: the most bits a second that the line may be brought to; 0 leaves its rate alone.
         coded: whether pixels and weights travel compressed, without loss, where the device decodes that and it is
             shorter.
         timing: how long to wait for what; None for the link's defaults.
@@ -37,7 +39,7 @@ class LineOptions:
     """
 
     baud: int = DEFAULT_BAUD
-    max_baud: int | None = None
+    max_baud: int = MAX_BAUD
     coded: bool = True
     timing: Timing | None = None
     reconnect_s: float | None = None
@@ -100,8 +102,8 @@ def check_line(options: LineOptions) -> None:
     Raises:
         UsageError: they do not.
     """
-    if options.max_baud is not None and options.max_baud < 1:
-        raise UsageError(f"a line of at most {options.max_baud} bits a second makes no sense")
+    if options.max_baud < 0:
+        raise UsageError(f"a line of at most {options.max_baud} bits a second makes no sense; 0 leaves its rate alone")
     if options.reconnect_s is not None and not 0 <= options.reconnect_s < float("inf"):
         raise UsageError(f"{options.reconnect_s} seconds to reconnect make no sense; 0 never tries it")
 

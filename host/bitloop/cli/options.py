@@ -57,12 +57,11 @@ Slots = Annotated[
 ]
 Baud = Annotated[int, typer.Option("--baud", min=1, help="Bits a second of a serial port.")]
 MaxBaud = Annotated[
-    int | None,
+    int,
     typer.Option(
         "--max-baud",
-        min=1,
-        help="Climb to the greatest rate up to this that line and device carry. Default: stay at --baud.",
-        show_default=False,
+        min=0,
+        help="Climb from --baud to the greatest rate up to this that line and device carry; 0: stay at --baud.",
     ),
 ]
 Coded = Annotated[

@@ -6,7 +6,7 @@ import logging
 import random
 
 from bitloop import spec
-from bitloop.errors import DeviceError, DeviceTimeoutError, ProtocolError, TransportError
+from bitloop.errors import DeviceError, DeviceTimeoutError, LinkError, ProtocolError, TransportError
 from bitloop.hello import DeviceInfo
 from bitloop.link import messages
 from bitloop.link.channel import Channel, Timing
@@ -22,6 +22,7 @@ _BITS_A_BYTE = 10
 _PROOF_BYTES = 2048  # at least so much comes back right, in so many echoes
 _LEAST_ECHOES = 4
 _MOST_ECHOES = 16
+_GOODBYE_S = 0.5
 _FIRST_ECHO_S = 0.6  # ends before the device takes the new rate for a failure
 _FIRST_ECHO_RETRY_S = 0.1
 _ECHO_S = 0.25
@@ -112,6 +113,25 @@ class Rate:
             channel.failed_baud = 0
         if self.reached_baud > channel.boot_baud == channel.baud:
             self.reached_baud = climb(channel, info, self.reached_baud, timing)
+
+    def leave(self) -> None:
+        """Bring both sides back to the boot rate, so that the next program finds the device there at once.
+
+        A device that does not answer comes back by itself, ten seconds later at the latest.
+        """
+        channel = self._channel
+        if channel.baud == channel.boot_baud:
+            return
+        try:
+            channel.request(
+                messages.BaudRequest(channel.boot_baud),
+                messages.BaudReady,
+                timeout_s=_GOODBYE_S,
+                retry_s=_GOODBYE_S / 2,
+                doing="going back to the first rate",
+            )
+        except (LinkError, DeviceError) as error:
+            logger.info("%s: left at %d baud (%s)", channel.transport.description, channel.baud, error)
 
 
 def _try(channel: Channel, info: DeviceInfo, baud: int, timing: Timing) -> str | None:

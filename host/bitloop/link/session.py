@@ -350,6 +350,7 @@ class Session:
             return
         try:
             self._leave_run()
+            self._rate.leave()
         finally:
             self._closed = True
             self._transport.close()

@@ -61,7 +61,7 @@ def run(
     slots: options.Slots = None,
     pixel_bits: options.PixelBits = None,
     baud: options.Baud = 115200,
-    max_baud: options.MaxBaud = None,
+    max_baud: options.MaxBaud = 921600,
     coded: options.Coded = True,
     reconnect: options.Reconnect = None,
     timeout: options.Timeout = None,
