@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -213,6 +214,22 @@ def test_drawings_are_well_formed_and_in_the_colours_of_the_page(runs: dict[str,
         ElementTree.fromstring(drawing)
         assert "var(--" in drawing
         assert not re.search(r"(fill|stroke): #[0-9a-f]{6}", drawing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"baud": None, "codings": (), "copied_bytes": None}, ""),
+        ({"baud": 921600, "codings": ("model: plain",), "copied_bytes": 0}, "921,600 baud; model: plain"),
+        (
+            {"baud": 0, "codings": ("model: codes", "pixels: runs"), "copied_bytes": 20480},
+            "model: codes; pixels: runs; 20.0 KiB of the model taken over on the device",
+        ),
+    ],
+)
+def test_the_line_in_words(runs: dict[str, Path], changes: dict[str, Any], text: str) -> None:
+    record, _ = load_run(runs["exact"])
+    assert words.line(dataclasses.replace(record.link, **changes)) == text
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def summary_rows(record: RunRecord) -> list[tuple[str, str]]:
             f"{link.retransmissions:,} retransmissions",
         )
     )
+    if words.line(link):
+        rows.append(("on the line", words.line(link)))
     return rows
 
 

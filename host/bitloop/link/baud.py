@@ -91,7 +91,10 @@ class Rate:
         return max(timeout_s, _BACK_S) if self._max_baud else timeout_s
 
     def settle(self, info: DeviceInfo, timing: Timing) -> None:
-        """Seek the rate, once the device has said hello; see :func:`climb` for what is raised."""
+        """Seek the rate, once the device has said hello, again no greater one than was found the last time.
+
+        See :func:`climb` for what is raised.
+        """
         channel = self._channel
         channel.failed_baud = 0
         if channel.baud != channel.boot_baud:  # it is where an earlier session of ours has left it, and may not stay
@@ -102,7 +105,7 @@ class Rate:
                 logger.warning("%s: %d baud is not kept (%s)", channel.transport.description, channel.baud, error)
                 _come_back(channel, timing)
         if self._max_baud:
-            self.reached_baud = climb(channel, info, self._max_baud, timing)
+            self.reached_baud = climb(channel, info, self.reached_baud or self._max_baud, timing)
 
     def keep(self, info: DeviceInfo, timing: Timing) -> None:
         """Bring the line back to its rate if a pause has let it fall, or to a lower one if noise has."""

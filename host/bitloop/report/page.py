@@ -106,6 +106,7 @@ def render(record: RunRecord, samples: Sequence[Sample]) -> str:
         stack_words=words.stack,
         build_words=words.build,
         interruption=words.interruption,
+        line=words.line,
     )
     ticks = np.array([sample.ticks for sample in samples], dtype=np.uint64)
     latency = record.latency

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitloop.bench.metrics import Proportion
-    from bitloop.bench.record import Interruption, Placement, Ram
+    from bitloop.bench.record import Interruption, LinkFigures, Placement, Ram
 
 __all__ = [
     "build",
     "count",
     "interruption",
     "interval",
+    "line",
     "percent",
     "placement",
     "rate",
@@ -78,6 +79,15 @@ def interruption(broken: Interruption) -> str:
     if before is not None and after is not None and before != after:
         boots = f", the device's start {before:,} → {after:,}"
     return f"after {broken.images:,} images: {broken.reason} ({how} after {seconds(broken.seconds)}{boots})"
+
+
+def line(link: LinkFigures) -> str:
+    """Say at which rate and how compressed things travelled, and what of the model did not have to."""
+    parts = [f"{link.baud:,} baud"] if link.baud else []
+    parts += link.codings
+    if link.copied_bytes:
+        parts.append(f"{size(link.copied_bytes)} of the model taken over on the device")
+    return "; ".join(parts)
 
 
 def build(ram: Ram) -> str:
