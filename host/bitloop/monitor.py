@@ -10,12 +10,12 @@ from types import TracebackType
 
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo, printable
-from bitloop.link import messages
 from bitloop.link.causes import explain_line
-from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.open import open_transport
 from bitloop.link.recording.recorder import draw_session_number
 from bitloop.link.transport import DEFAULT_BAUD, Transport
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.spec import LogLevel, MessageType
 
 __all__ = ["Event", "Monitor"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from bitloop import spec
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
-from bitloop.link.frame import CorruptFrame, Decoder, Frame, RawBytes, encode_frame
 from bitloop.link.refusals import error_from
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import CorruptFrame, Decoder, Frame, RawBytes, encode_frame
 from bitloop.spec import HelloTag, MessageType
 
 FIELDS = st.tuples(st.sampled_from([*HelloTag, 0, 99]), st.binary(max_size=12))

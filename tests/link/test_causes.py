@@ -24,9 +24,9 @@ from bitloop.errors import (
 )
 from bitloop.link.causes import LastWords, Silence, explain_line, find_boot, guess_baud, silence_error
 from bitloop.link.channel import Timing
-from bitloop.link.frame import CorruptFrame, Frame, RawBytes, is_text
 from bitloop.link.panics import find_panic, plain_text
 from bitloop.link.session import Session
+from bitloop.link.wire.frame import CorruptFrame, Frame, RawBytes, is_text
 from bitloop.monitor import Monitor
 
 ESP32_BOOT = (

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bitloop.errors import DeviceError, LinkError, ProtocolError
 from bitloop.link.delta import Copy, pieces_of, plan_copies
-from bitloop.link.messages import HeldPiece
 from bitloop.link.session import Session
+from bitloop.link.wire.messages import HeldPiece
 from bitloop.spec import Status
 
 HEAD_BYTES = 64 + 3 * 56

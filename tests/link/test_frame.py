@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitloop.link.frame import (
+from bitloop.link.wire.frame import (
     CobsError,
     CorruptFrame,
     Decoder,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitloop.link.intervals import Intervals
+from bitloop.link.delivery.intervals import Intervals
 
 changes = st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 30)), max_size=20)
 bounds = st.tuples(st.integers(0, 30), st.integers(0, 30))

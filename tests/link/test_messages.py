@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bitloop import spec
 from bitloop.errors import DeviceError, DoesNotFitError, ProtocolError
-from bitloop.link import messages as m
 from bitloop.link.refusals import describe_error, error_from
+from bitloop.link.wire import messages as m
 from bitloop.spec import MessageType, Status
 
 HASH = bytes(range(32))

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bitloop.link.quality import LineQuality, longest_body
+from bitloop.link.delivery.quality import LineQuality, longest_body
 
 OVERHEAD = 8 + 2 + 4  # header and CRC-32, COBS and the end, the offset
 

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from bitloop.errors import DeviceTimeoutError, PortError, TransportError
-from bitloop.link import messages
-from bitloop.link.frame import Decoder, Frame, encode_frame
 from bitloop.link.line import shaper
 from bitloop.link.line.options import split_url
 from bitloop.link.line.shaper import BUFFER_BYTES, ShapedTransport
 from bitloop.link.open import open_transport
 from bitloop.link.urls.emulation import Emulation
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import Decoder, Frame, encode_frame
 from bitloop.monitor import Monitor
 from bitloop.spec import MessageType
 

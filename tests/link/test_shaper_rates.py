@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from bitloop.link import messages
-from bitloop.link.frame import Decoder, Frame, encode_frame
 from bitloop.link.open import open_transport
 from bitloop.link.urls import protocol_sim
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import Decoder, Frame, encode_frame
 from bitloop.spec import MessageType
 
 URL = "sim://native?baud=auto&max_baud=921600&cable=460800&rtt=2ms"

@@ -9,11 +9,11 @@ from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
 from bitloop.link.channel import Channel, Timing
 from bitloop.link.coding import Piece
-from bitloop.link.frame import Decoder
-from bitloop.link.pace import Pace
-from bitloop.link.quality import LineQuality
-from bitloop.link.stream import RUN_FRAMES, StreamSender
-from bitloop.link.window import Window
+from bitloop.link.delivery.pace import Pace
+from bitloop.link.delivery.quality import LineQuality
+from bitloop.link.delivery.stream import RUN_FRAMES, StreamSender
+from bitloop.link.delivery.window import Window
+from bitloop.link.wire.frame import Decoder
 from bitloop.spec import RunMode
 
 

@@ -8,9 +8,9 @@ import random
 from bitloop import spec
 from bitloop.errors import DeviceError, DeviceTimeoutError, LinkError, ProtocolError, TransportError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import Channel, Timing
-from bitloop.link.frame import encoded_size
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import encoded_size
 from bitloop.spec import MessageType
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bitloop.errors import Cause, DeviceTimeoutError, LinkError, ProtocolError
 from bitloop.hello import printable
-from bitloop.link.frame import CorruptFrame, Frame, Item, RawBytes, is_text
 from bitloop.link.panics import find_panic, plain_text
+from bitloop.link.wire.frame import CorruptFrame, Frame, Item, RawBytes, is_text
 from bitloop.spec import MessageType
 
 __all__ = ["Boot", "LastWords", "Silence", "excerpt", "explain_line", "find_boot", "guess_baud", "silence_error"]

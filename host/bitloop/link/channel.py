@@ -10,11 +10,11 @@ from typing import TypeVar
 from bitloop import spec
 from bitloop.errors import LinkError
 from bitloop.hello import printable
-from bitloop.link import messages
 from bitloop.link.causes import LastWords, Silence, excerpt, silence_error
-from bitloop.link.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.link.refusals import error_from
 from bitloop.link.transport import Transport
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import CorruptFrame, Decoder, Frame, Item, RawBytes, encode_frame, is_text
 from bitloop.spec import MessageType
 
 logger = logging.getLogger(__name__)

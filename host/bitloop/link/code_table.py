@@ -5,9 +5,9 @@ from __future__ import annotations
 from bitloop import spec
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import Channel, Timing
 from bitloop.link.coding import Coder
+from bitloop.link.wire import messages
 from bitloop.spec import CodeTable, Coding
 
 _TABLE_COST_BYTES = spec.CODE_LENGTHS_BYTES + 40

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bitloop import spec
-from bitloop.link.intervals import Intervals
-from bitloop.link.upload_messages import HeldPiece
+from bitloop.link.delivery.intervals import Intervals
+from bitloop.link.wire.upload_messages import HeldPiece
 
 COPY_BYTES = 26
 """What a copy costs on the line: the request's body, and its framing."""

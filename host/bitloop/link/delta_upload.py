@@ -7,11 +7,11 @@ import logging
 from bitloop import spec
 from bitloop.errors import DeviceError, ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import Channel, Timing
+from bitloop.link.delivery.intervals import Intervals
+from bitloop.link.delivery.quality import LineQuality
 from bitloop.link.delta import COPY_BYTES, Copy, plan_copies
-from bitloop.link.intervals import Intervals
-from bitloop.link.quality import LineQuality
+from bitloop.link.wire import messages
 from bitloop.spec import Capability, Status
 
 logger = logging.getLogger(__name__)

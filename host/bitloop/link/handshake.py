@@ -5,9 +5,9 @@ from __future__ import annotations
 from bitloop import spec
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import Channel
 from bitloop.link.refusals import error_from, version_error
+from bitloop.link.wire import messages
 from bitloop.spec import MessageType
 
 _RETRY_S = 0.25

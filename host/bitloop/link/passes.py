@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.coding import Coder, Piece
-from bitloop.link.message import Ranges
-from bitloop.link.stream import Frames, StreamSender
-from bitloop.link.window import Flight, Window
+from bitloop.link.delivery.stream import Frames, StreamSender
+from bitloop.link.delivery.window import Flight, Window
+from bitloop.link.wire import messages
+from bitloop.link.wire.message import Ranges
 
 
 class Passes:

@@ -6,7 +6,7 @@ import re
 
 from bitloop import spec
 from bitloop.errors import Cause, DeviceError, DoesNotFitError, LinkError, ProtocolError
-from bitloop.link.messages import Error, message_name, status_name
+from bitloop.link.wire.messages import Error, message_name, status_name
 from bitloop.spec import Status
 
 _DETAILS = re.compile(r" \(details?: ([^)]*)\)")

@@ -13,19 +13,19 @@ import numpy as np
 
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import MAX_RETRY_S, Channel, Timing
 from bitloop.link.code_table import send_table
 from bitloop.link.coding import Coder
-from bitloop.link.frame import Frame
-from bitloop.link.pace import Pace
+from bitloop.link.delivery.pace import Pace
+from bitloop.link.delivery.quality import LineQuality
+from bitloop.link.delivery.stream import RUN_FRAMES, StreamSender
+from bitloop.link.delivery.window import Window
 from bitloop.link.passes import Passes
-from bitloop.link.quality import LineQuality
 from bitloop.link.refusals import error_from
 from bitloop.link.results import Result, RunPlan, unpack
-from bitloop.link.stream import RUN_FRAMES, StreamSender
 from bitloop.link.upload import Progress
-from bitloop.link.window import Window
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import Frame
 from bitloop.spec import CodeTable, MessageType, RunMode
 
 __all__ = ["Result", "Run"]

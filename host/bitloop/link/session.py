@@ -27,22 +27,22 @@ from bitloop.errors import (
     UsageError,
 )
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.baud import Rate
 from bitloop.link.channel import Channel, Clock, Counters, LogCallback, RawCallback, Timing
 from bitloop.link.code_table import coding_name
 from bitloop.link.coding import Coder, choose_pixels, choose_weights
+from bitloop.link.delivery.pace import Pace
+from bitloop.link.delivery.quality import LineQuality
 from bitloop.link.handshake import say_hello
 from bitloop.link.image_shape import ImageShape, Weights, check_weights
 from bitloop.link.open import open_transport
-from bitloop.link.pace import Pace
-from bitloop.link.quality import LineQuality
 from bitloop.link.recording.recorder import draw_session_number
 from bitloop.link.results import ImageRun, Result, RunPlan
 from bitloop.link.run import Run
 from bitloop.link.transport import DEFAULT_BAUD, Transport
 from bitloop.link.upload import Progress, UploadReport, upload
 from bitloop.link.urls.emulation import Emulation
+from bitloop.link.wire import messages
 from bitloop.spec import ResetCause, RunMode, RunOutput, StatsTag, Status, TimerUnit
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from bitloop import spec
 from bitloop.errors import DeviceError, UsageError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.channel import Channel, Timing
 from bitloop.link.code_table import coding_name, send_table, worth_its_table
 from bitloop.link.coding import Coder
+from bitloop.link.delivery.quality import LineQuality
+from bitloop.link.delivery.stream import UPLOAD_FRAMES, StreamSender
+from bitloop.link.delivery.window import Window
 from bitloop.link.delta_upload import make_delta
-from bitloop.link.quality import LineQuality
 from bitloop.link.refusals import error_from
-from bitloop.link.stream import UPLOAD_FRAMES, StreamSender
-from bitloop.link.window import Window
+from bitloop.link.wire import messages
 from bitloop.spec import CodeTable, MessageType, Status
 
 logger = logging.getLogger(__name__)

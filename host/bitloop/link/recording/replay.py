@@ -14,12 +14,12 @@ from typing import NoReturn
 import bitloop
 from bitloop import errors
 from bitloop.errors import BitloopError, Cause, DataError, LinkError, UsageError
-from bitloop.link import messages
-from bitloop.link.frame import Decoder, Frame
 from bitloop.link.recording.events import Event, Kind
 from bitloop.link.recording.file import Reader
 from bitloop.link.recording.header import Header
 from bitloop.link.urls.emulation import Emulation
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import Decoder, Frame
 
 __all__ = ["ReplayTransport", "file_of", "is_replay"]
 

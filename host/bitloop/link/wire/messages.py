@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from bitloop import spec
 from bitloop.errors import ProtocolError
-from bitloop.link.message import M, Message, Ranges
-from bitloop.link.run_messages import (
+from bitloop.link.wire.message import M, Message, Ranges
+from bitloop.link.wire.run_messages import (
     ActivationData,
     ReadActivation,
     Result,
@@ -25,7 +25,7 @@ from bitloop.link.run_messages import (
     StreamData,
     WeightsCredit,
 )
-from bitloop.link.upload_messages import (
+from bitloop.link.wire.upload_messages import (
     CodeReady,
     CodeTable,
     HeldPiece,

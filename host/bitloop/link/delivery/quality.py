@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from bitloop import spec
-from bitloop.link.frame import body_that_fits
 from bitloop.link.transport import DEFAULT_BAUD
+from bitloop.link.wire.frame import body_that_fits
 
 _LINE_BITS = 10  # of a byte: start, eight of data, stop
 _FRAMING_BYTES = spec.FRAME_OVERHEAD_BYTES + 2  # COBS adds a byte, the end another

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bitloop.errors import ProtocolError
-from bitloop.link.message import Message, Ranges, decode_ranges, encode_ranges
+from bitloop.link.wire.message import Message, Ranges, decode_ranges, encode_ranges
 from bitloop.spec import MessageType
 
 

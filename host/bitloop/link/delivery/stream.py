@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from bitloop import spec
 from bitloop.errors import ProtocolError
 from bitloop.hello import DeviceInfo
-from bitloop.link import messages
 from bitloop.link.coding import Coder, Piece
-from bitloop.link.intervals import Intervals
-from bitloop.link.message import Ranges
-from bitloop.link.quality import longest_body
-from bitloop.link.window import Flight, Sent, Window
+from bitloop.link.delivery.intervals import Intervals
+from bitloop.link.delivery.quality import longest_body
+from bitloop.link.delivery.window import Flight, Sent, Window
+from bitloop.link.wire import messages
+from bitloop.link.wire.message import Ranges
 
 _MOST_CODED = 0xFFFF
 _WORTH_SENDING = 75  # percent of a frame for which there is room: less is not sent, but more room waited for

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bitloop import spec
 from bitloop.errors import ProtocolError
-from bitloop.link.message import Message, RangedMessage, Ranges
+from bitloop.link.wire.message import Message, RangedMessage, Ranges
 from bitloop.spec import MessageType
 
 

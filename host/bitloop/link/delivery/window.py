@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bitloop.link import messages
 from bitloop.link.channel import MAX_RETRY_S, Channel
-from bitloop.link.frame import body_that_fits
-from bitloop.link.quality import LineQuality
+from bitloop.link.delivery.quality import LineQuality
+from bitloop.link.wire import messages
+from bitloop.link.wire.frame import body_that_fits
 
 MOST_UNDER_WAY = 100  # well below 255, so that a sequence number names one frame
 

@@ -1,0 +1,1 @@
+"""What crosses the line: frames, and the messages in them (docs/protocol.md)."""
