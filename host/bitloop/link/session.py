@@ -106,7 +106,7 @@ class Session:
         self._draw_number: Callable[[], int] = getattr(port, "session_number", None) or draw_session_number
         self._sleep: Callable[[float], None] = getattr(port, "sleep", None) or time.sleep
         self._channel = Channel(port, clock=self.clock, on_log=on_log, on_raw=on_raw)
-        self._rate = Rate(self._channel, max_baud or 0)
+        self._rate = Rate(self._channel, 0 if getattr(port, "has_fixed_baud", False) else max_baud or 0)
         self._shape: ImageShape | None = None
         self._weights: Weights | None = None
         self._weights_coder: Coder | None = None

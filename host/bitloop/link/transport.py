@@ -64,7 +64,7 @@ class Transport(Protocol):
 
     @property
     def baud(self) -> int:
-        """The line's rate in bits a second, as the port is set."""
+        """The line's rate in bits a second, as the port is set; 0 where the stream has none."""
         ...
 
     def set_baud(self, baud: int) -> None:
@@ -163,8 +163,8 @@ class SerialTransport:
 
     @property
     def baud(self) -> int:
-        """The line's rate in bits a second, as the port is set."""
-        return self._baud
+        """The line's rate in bits a second, as the port is set; 0 where the stream has none."""
+        return self._baud if _has_rate(self._serial, self._url) else 0
 
     def set_baud(self, baud: int) -> None:
         """Change the rate; see :meth:`Transport.set_baud`."""
@@ -248,6 +248,14 @@ def _open(url: str, baud: int, write_timeout_s: float) -> Any:
             raise
         lower_latency(port, url)
     return port
+
+
+def _has_rate(port: Any, url: str) -> bool:
+    """Tell whether a port has a rate: this machine's own and RFC 2217's have, a socket or a process has none."""
+    own = getattr(port, "has_rate", None)
+    if own is not None:
+        return bool(own)
+    return isinstance(port, serial.Serial) or url.lower().startswith("rfc2217://")
 
 
 def _check_baud(baud: int) -> None:

@@ -97,8 +97,13 @@ class ShapedTransport:
 
     @property
     def baud(self) -> int:
-        """The line's rate: the fixed one, else that of the port."""
+        """The line's rate: the fixed one, else that of the port; 0 where neither has one."""
         return self.line.baud or self._inner.baud
+
+    @property
+    def has_fixed_baud(self) -> bool:
+        """Whether the line's rate stays what it is, whatever the port is set to."""
+        return self.line.baud is not None
 
     def read(self, timeout_s: float) -> bytes:
         """Give what has come over the line; see :meth:`Transport.read`."""
@@ -165,7 +170,7 @@ class ShapedTransport:
         self._error = TransportError(f"the connection to {self._url} broke: the port is not open; connect again")
         if broken:
             self._inner.reopen()
-        else:
+        elif self._first_baud:
             self._inner.set_baud(self._first_baud)
         for line in self._lines:
             line.clear()

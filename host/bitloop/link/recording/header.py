@@ -16,7 +16,7 @@ _USER = re.compile(r"(?<=://)[^/@\s]*@")
 
 @dataclass(frozen=True)
 class Header:
-    """Who recorded what, in words; nothing of it is needed to replay but ``baud`` and ``emulation``.
+    """Who recorded what, in words; nothing of it is needed to replay but what is said of the rate, and ``emulation``.
 
     Attributes:
         bitloop: Version of the program.
@@ -26,7 +26,8 @@ class Header:
         started: Date and time, UTC, ISO 8601.
         python: Version.
         platform: Operating system and machine.
-        baud: The line's first rate.
+        baud: The line's first rate, 0 if it has none.
+        has_fixed_baud: Whether the line keeps it whatever the port is set to.
         emulation: What emulates the device (:class:`bitloop.link.urls.emulation.Emulation`), None for a real one.
         facts: What the session was about: model, options.
     """
@@ -39,6 +40,7 @@ class Header:
     python: str
     platform: str
     baud: int
+    has_fixed_baud: bool = False
     emulation: Mapping[str, str | int] | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,8 +67,11 @@ class Header:
                 raise ValueError(f"no text {name!r}")
             texts[name] = _shown(document[name])
         baud = document.get("baud")
-        if not isinstance(baud, int) or not 0 < baud < 1 << 32:
+        if type(baud) is not int or not 0 <= baud < 1 << 32:
             raise ValueError("no number 'baud'")
+        has_fixed_baud = document.get("has_fixed_baud")
+        if not isinstance(has_fixed_baud, bool):
+            raise ValueError("no truth value 'has_fixed_baud'")
         facts = document.get("facts")
         if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
             raise ValueError("no texts in 'facts'")
@@ -80,6 +85,7 @@ class Header:
         return cls(
             **texts,
             baud=baud,
+            has_fixed_baud=has_fixed_baud,
             emulation=emulation,
             facts={_shown(name): _shown(value) for name, value in facts.items()},
         )

@@ -77,6 +77,11 @@ class RecordingTransport:
         """The other transport's."""
         return self._transport.baud
 
+    @property
+    def has_fixed_baud(self) -> bool:
+        """The other transport's."""
+        return getattr(self._transport, "has_fixed_baud", False)
+
     def clock(self) -> float:
         """Give the seconds since the first call, in whole microseconds, so that a replay has the same ones."""
         now = self._clock()
@@ -155,6 +160,7 @@ def _header(transport: Transport, facts: Mapping[str, str]) -> Header:
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         baud=transport.baud,
+        has_fixed_baud=getattr(transport, "has_fixed_baud", False),
         emulation=described,
         facts={name: without_user(value)[:_FACT_CHARACTERS] for name, value in facts.items()},
     )

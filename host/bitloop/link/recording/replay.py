@@ -117,6 +117,11 @@ class ReplayTransport:
         """The rate that the recorded port had."""
         return self._baud
 
+    @property
+    def has_fixed_baud(self) -> bool:
+        """Whether the recorded line kept its rate whatever the port was set to."""
+        return self._header.has_fixed_baud
+
     def clock(self) -> float:
         """Give the recorded time."""
         self._now_us += self._take(Kind.CLOCK).number

@@ -113,6 +113,11 @@ class Serial(StreamPort):
         super().__init__(*args, **kwargs)
 
     @property
+    def has_rate(self) -> bool:  # type: ignore[override]
+        """Whether the device has a rate that can be changed: with ``baud=auto``."""
+        return self._rates is not None
+
+    @property
     def device_baud(self) -> int | None:
         """The device's own rate now, in bits a second; None without ``baud=auto``."""
         if self._rates is None:

@@ -49,10 +49,12 @@ def options_in(query: str, known: Collection[str], *, repeatable: Collection[str
 class StreamPort(SerialBase):  # type: ignore[misc]
     """A port whose other end is a process; closing it ends the process.
 
-    A port of its own kind says in :meth:`_start` how the process is started, and what it is called in :attr:`WHAT`.
+    A port of its own kind says in :meth:`_start` how the process is started, and what it is called in :attr:`WHAT`; and
+    in :attr:`has_rate` whether its rate means anything.
     """
 
     WHAT = "the process"
+    has_rate = False
     is_open: bool
     BAUDRATES = (*SerialBase.BAUDRATES, 921600, 1000000, 2000000)
 
