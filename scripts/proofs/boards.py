@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -46,6 +46,9 @@ SLOW_BYTES = 2000
 PACKED, PACKED_IMAGES, PACKED_BATCH = "bitopt2018-e3m1", 20, 4
 TIMED = ("mlp8k", "int4:channel")
 TIMED_IMAGES = 100
+TRIES = 3
+RETRANSMITTED_HELLO = 1
+"""The first HELLO is sent before the firmware listens."""
 EMULATORS = 2
 STACK_LEAST = 0.6
 
@@ -167,13 +170,29 @@ def _outcome(case: Case, images: Images) -> Outcome:
         audited = 0 if case.network == PACKED else 1
         options = RunOptions(placement=case.placement, warm_up_images=0, audit_images=audited)
         record = run(model, url, chosen, out_dir=Path(folder) / "first", options=options)
-        apart = None
-        if case.timed_twice:
-            again = images.first(TIMED_IMAGES)
-            run(model, url, again, out_dir=Path(folder) / "second", options=options)
-            first, second = (_ticks(Path(folder) / name)[: len(again.pixels)] for name in ("first", "second"))
-            apart = int(np.abs(first - second).max())
+
+        def again(name: str) -> RunRecord:
+            return run(model, url, images.first(TIMED_IMAGES), out_dir=Path(folder) / name, options=options)
+
+        apart = _ticks_apart(record, again, Path(folder)) if case.timed_twice else None
     return Outcome(case, len(chosen.pixels), record, ticks_apart=apart)
+
+
+def _ticks_apart(record: RunRecord, again: Callable[[str], RunRecord], folder: Path) -> int:
+    """Give the greatest difference of an image's ticks between two runs, the first of which is there.
+
+    What a slow host sends again reaches a device that computes, and interrupts it: then both are run anew.
+    """
+    records = [record, again("second")]
+    names = ("first", "second")
+    for number in range(TRIES):
+        ticks = [_ticks(folder / name)[:TIMED_IMAGES] for name in names]
+        apart = int(np.abs(ticks[0] - ticks[1]).max())
+        if apart <= 1 or all(each.link.retransmissions <= RETRANSMITTED_HELLO for each in records):
+            break
+        names = (f"first {number}", f"second {number}")
+        records = [again(name) for name in names]
+    return apart
 
 
 def _model(case: Case) -> Model:

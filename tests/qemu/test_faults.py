@@ -223,7 +223,9 @@ def test_a_reset_of_other_boards(other: Bench, during: str) -> None:
 def test_a_freeze_of_other_boards(other: Bench, during: str) -> None:
     error, seconds = struck(other, during, stop_process)
     assert isinstance(error, DeviceTimeoutError)
-    assert f"no progress of the {during}" in str(error)
+    # On a slow machine the upload may be over before it is struck.
+    at_its_end = during == "upload" and "waiting for the device's verdict on the image" in str(error)
+    assert f"no progress of the {during}" in str(error) or at_its_end
     assert seconds < DEADLINE_S
 
 

@@ -17,6 +17,7 @@ from bitloop.spec import Capability, Status
 logger = logging.getLogger(__name__)
 
 _PIECES_A_TENSOR = 3
+_NO_TIME_S = 1e-6  # ten times as fast as the fastest serial ports
 _RECORD_BYTES = 8 + spec.TENSOR_HASH_BYTES
 
 
@@ -52,8 +53,9 @@ def make_delta(
     most_ranges = min(info.ranges, (info.longest_sent - messages.UploadCopied.LAYOUT.size) // 8)
     try:
         pieces = _held_pieces(channel, info, timing)
-        cost_bytes = COPY_BYTES + quality.round_trip_bytes
-        copies = plan_copies(pieces, image, most_ranges=most_ranges, cost_bytes=cost_bytes)
+        # Where a byte takes no time to speak of, to wait costs nothing worth more bytes on the line.
+        waited_bytes = quality.round_trip_bytes if quality.byte_s > _NO_TIME_S else 0
+        copies = plan_copies(pieces, image, most_ranges=most_ranges, cost_bytes=COPY_BYTES + waited_bytes)
         asked_bytes = len(pieces) * _RECORD_BYTES
         logger.debug("%d pieces of %d bytes held: %d copies", len(pieces), asked_bytes, len(copies))
         if not copies:
