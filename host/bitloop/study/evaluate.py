@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 PROBE_IMAGES = 200
 """Images on which the ways are timed."""
@@ -131,13 +133,17 @@ class Evaluator:
     Args:
         base: where a MODEL is the same as this one in its first layers, these are computed once.
         pixels: uint8 ``[N, H, W, C]``, N at least 1.
+        uses: MODELs that are the same up to one layer and come one after another, about: what enters that layer pays
+            the sooner the more there are.
         cache_bytes: the most that is kept of what enters layers; more is computed each time.
     """
 
-    def __init__(self, base: Model, pixels: U8, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, base: Model, pixels: U8, *, uses: int = 20, cache_bytes: int = CACHE_BYTES) -> None:
         self._base = base
         self._pixels = pixels
+        self._uses = max(1, uses)
         self._cache_bytes = cache_bytes
+        self._whole: tuple[float, float] | None = None
         self._routes: dict[str | None, Route] = {}
         self._prefix: Prefix | None = None
         self._first = next(
@@ -206,23 +212,24 @@ class Evaluator:
 
     def _measure(self, model: Model, start: str | None) -> Route:
         part = self._pixels[:PROBE_IMAGES]
-        core_s = _seconds(lambda: core_logits(model, part))
-        reference_s = _seconds(lambda: simulate(model, part))
-        best, best_s = Route.REFERENCE, reference_s
+        if self._whole is None:
+            core_logits(model, part[:2])  # the first time it may be compiled
+            simulate(model, part[:2])
+            self._whole = _timed(lambda: core_logits(model, part))[0], _timed(lambda: simulate(model, part))[0]
+        core_s, best_s = self._whole
+        best = Route.REFERENCE
         if start is not None:
-            prefix = prefix_of(self._base, part, start)
-            suffix_s = _seconds(lambda: simulate_from(model, prefix))
+            prefix_s, prefix = _timed(lambda: prefix_of(self._base, part, start))
+            suffix_s = _timed(lambda: simulate_from(model, prefix))[0] + prefix_s / self._uses
             if suffix_s < best_s and prefix.size_bytes * len(self._pixels) <= self._cache_bytes * len(part):
                 best, best_s = Route.SUFFIX, suffix_s
         return Route.CORE if CORE_ADVANTAGE * core_s < best_s else best
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Time something, the second time that it is done: the first may compile, load and fill caches."""
-    work()
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
     began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    done = work()
+    return time.perf_counter() - began, done
 
 
 def _same(a: QuantizedTensor, b: QuantizedTensor) -> bool:

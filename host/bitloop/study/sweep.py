@@ -214,6 +214,8 @@ def _measure(work: _Work, outcomes: dict[str, Outcome], options: SweepOptions) -
     left = [cell for cell in work.cells if cell.key not in outcomes]
     if not left:
         return
+    processes = max(1, options.processes or os.cpu_count() or 1)
+    layers = len({cell.layer for cell in left})
     job = Job(
         architecture=work.network.architecture.to_dict(),
         parameters=dict(work.network.parameters),
@@ -222,8 +224,8 @@ def _measure(work: _Work, outcomes: dict[str, Outcome], options: SweepOptions) -
         labels=work.images.labels,
         others=work.others,
         checked=options.checked_images,
+        uses=len(left) // (layers * processes),
     )
-    processes = max(1, options.processes or os.cpu_count() or 1)
     try:
         with Lines(work.folder.cells) as lines, InterruptGuard() as guard:
             for outcome in measure_all(job, left, processes=processes):

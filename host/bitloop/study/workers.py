@@ -48,6 +48,7 @@ class Job:
         labels: uint8 ``[N]``.
         others: spec of the tensors that are not swept.
         checked: images of each cell that are computed again.
+        uses: cells of one layer that one process measures, about.
     """
 
     architecture: dict[str, Any]
@@ -57,6 +58,7 @@ class Job:
     labels: npt.NDArray[np.uint8]
     others: str
     checked: int
+    uses: int
 
     @property
     def network(self) -> Network:
@@ -74,7 +76,8 @@ class Measurer:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._network = job.network
-        self._evaluator = Evaluator(quantize(self._network, base_recipe(job.others)), job.pixels)
+        base = quantize(self._network, base_recipe(job.others))
+        self._evaluator = Evaluator(base, job.pixels, uses=job.uses)
 
     def measure(self, cell: Cell) -> Outcome:
         """Return what a cell is worth, or why its spec cannot be had.
