@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bitloop.bench.metrics import Proportion, wilson
 from bitloop.errors import DataError
+from bitloop.study.device import DeviceCell
 from bitloop.study.grid import BASE, element_bits, grid_position
 from bitloop.study.results import Begun, Outcome
 from bitloop.study.statistics import Comparison, compare
@@ -157,12 +158,15 @@ def row_document(row: Row) -> dict[str, object]:
     }
 
 
-def cells_csv(begun: Begun, outcomes: Mapping[str, Outcome], rows: Sequence[Row]) -> str:
+def cells_csv(
+    begun: Begun, outcomes: Mapping[str, Outcome], rows: Sequence[Row], device: Mapping[str, DeviceCell]
+) -> str:
     """Return one line a cell (RFC 4180), those that were refused with the reason; shares, not percent."""
     columns = (
         *("cell", "of", "layer", "spec", "bits", "exponent_bits", "mantissa_bits", "images", "correct", "accuracy"),
         *("accuracy_low", "accuracy_high", "cross_entropy", "weights_bytes", "biases_bytes", "scales_bytes"),
         *("total_bytes", "only_fp32", "only_cell", "loss", "loss_bound", "mcnemar_p", "model_sha256", "refused"),
+        *("device_latency_median", "device_latency_unit", "device_ram", "device_upload_line_bytes", "device_refused"),
     )
     measured = {row.cell: row for row in rows}
     text = io.StringIO()
@@ -177,7 +181,7 @@ def cells_csv(begun: Begun, outcomes: Mapping[str, Outcome], rows: Sequence[Row]
         head += list(position[:2]) if position else ["", ""]
         row = measured.get(key)
         if row is None:
-            writer.writerow([*head, *[""] * (len(columns) - len(head) - 1), outcome.refused or ""])
+            writer.writerow([*head, *[""] * (columns.index("refused") - len(head)), outcome.refused or "", *[""] * 5])
             continue
         accuracy, comparison = row.accuracy, row.comparison
         entropy = "" if row.cross_entropy is None else row.cross_entropy
@@ -187,10 +191,18 @@ def cells_csv(begun: Begun, outcomes: Mapping[str, Outcome], rows: Sequence[Row]
                 *(accuracy.total, accuracy.correct, accuracy.value, accuracy.low, accuracy.high, entropy),
                 *(row.weights_bytes, row.biases_bytes, row.scales_bytes, row.total_bytes),
                 *(comparison.only_reference, comparison.only_candidate, comparison.loss, comparison.bound),
-                *(comparison.p, row.model_sha256, ""),
+                *(comparison.p, row.model_sha256, "", *_device_columns(device.get(key))),
             ]
         )
     return text.getvalue()
+
+
+def _device_columns(cell: DeviceCell | None) -> list[object]:
+    if cell is None:
+        return [""] * 5
+    ram = cell.ram_predicted if cell.ram_measured is None else cell.ram_measured
+    values = (cell.latency_median, cell.latency_unit, ram, cell.upload_line_bytes, cell.refused)
+    return ["" if value is None else value for value in values]
 
 
 def _worth(row: Row) -> tuple[int, float, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +20,7 @@ from bitloop.data.splits import Split
 from bitloop.errors import DisagreementError, Interrupted, SealedSplitError, UsageError
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
+from bitloop.study.device import DeviceCell, DeviceOptions, measure_on_device, read_device
 from bitloop.study.evaluate import Evaluator, score
 from bitloop.study.folder import Lines, SweepFolder
 from bitloop.study.grid import BASE, UNQUANTIZED, Cell, Grid, base_recipe, recipe_of
@@ -48,12 +49,14 @@ class SweepOptions:
         processes: how many measure; None is one a processor.
         margin: the loss of accuracy that is put up with, as a share.
         command: what started the sweep, for its record.
+        device: where the cells are measured besides; None is nowhere.
     """
 
     checked_images: int = CHECKED_IMAGES
     processes: int | None = None
     margin: float = MARGIN
     command: str = ""
+    device: DeviceOptions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Sweep:
         margin: by which that was judged.
         verified: images on which core and reference agree bit for bit, by cell: the base's and the winner's.
         measured_now: cells that were not there before.
+        device: of the cells that were measured on a device too, by their key; each agreed bit for bit, or was refused.
     """
 
     folder: SweepFolder
@@ -81,6 +85,7 @@ class Sweep:
     margin: float
     verified: dict[str, int]
     measured_now: int
+    device: dict[str, DeviceCell]
 
     @property
     def refused(self) -> list[Outcome]:
@@ -98,6 +103,7 @@ class Sweep:
             "verified": self.verified,
             "best": [row_document(row) for row in self.best],
             "refused": {outcome.cell: outcome.refused for outcome in self.refused},
+            "device": [vars(cell) for cell in self.device.values()],
         }
 
 
@@ -143,7 +149,8 @@ def run_sweep(
         UsageError: an option makes no sense, the folder holds another sweep, or cannot be written.
         SealedSplitError: the images are of the test split.
         NetworkError, FormatError: network, images and grid do not go together.
-        DisagreementError: core and reference differ.
+        DisagreementError: core and reference differ, or a device and the host.
+        LinkError, DeviceError: the device could not be reached, or was lost; all cells of the host are kept.
         WorkerError: a process crashed.
         Interrupted: Ctrl-C; the cells done are kept.
     """
@@ -186,11 +193,21 @@ def run_sweep(
             margin=options.margin,
             verified=_verify(work, outcomes, winner),
             measured_now=len(outcomes) - before,
+            device=read_device(folder.device, begun.asked.cells, None),
         )
-        write_file(folder.table, cells_csv(begun, sweep.outcomes, rows).encode())
-        text = json.dumps(sweep.document(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_file(folder.result, f"{text}\n".encode())
+        _write(sweep)  # before the device is asked: what may go wrong there takes nothing of this with it
+        if options.device is not None:
+            sweep = replace(sweep, device=_on_device(work, sweep, options.device))
+            _write(sweep)
     return sweep
+
+
+def _write(sweep: Sweep) -> None:
+    """Write what came of a sweep, as a table and as JSON."""
+    table = cells_csv(sweep.begun, sweep.outcomes, sweep.rows, sweep.device)
+    write_file(sweep.folder.table, table.encode())
+    text = json.dumps(sweep.document(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(sweep.folder.result, f"{text}\n".encode())
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,3 +276,20 @@ def _verify(work: _Work, outcomes: dict[str, Outcome], winner: Row | None) -> di
             )
         work.step("verify", number, len(chosen))
     return verified
+
+
+def _on_device(work: _Work, sweep: Sweep, options: DeviceOptions) -> dict[str, DeviceCell]:
+    """Measure the cells that a device has not run yet, and keep each at once."""
+    keys, path = sweep.begun.asked.cells, sweep.folder.device
+    part = work.images.first(options.images)
+    found = read_device(path, keys, len(part))
+    left = [cell for cell in work.cells if cell.key not in found and sweep.outcomes[cell.key].measured is not None]
+    if left:
+        with Lines(path) as lines:
+            measured = measure_on_device(
+                work.network, part, left, work.others, options, earlier=dict(found), progress=work.progress
+            )
+            for line in measured:
+                lines.append(line)
+                found[line.cell] = line
+    return {key: found[key] for key in keys if key in found}

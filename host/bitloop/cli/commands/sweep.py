@@ -61,6 +61,13 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes. Default: one a processor.", show_default=False)
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="URL", help="Measure the cells on a device too.", show_default=False),
+    ] = None,
+    device_images: Annotated[int, typer.Option(min=1, help="Images of each cell that the device runs.")] = 100,
+    baud: options.Baud = 115200,
+    max_baud: options.MaxBaud = 921600,
     as_json: options.Json = False,
 ) -> None:
     """Measure a network over a grid of formats, exactly; keep each cell, and go on where it was.
@@ -68,8 +75,10 @@ def sweep(
     Without any of --exponents, --mantissas, --ints and --formats the grid is E 1-8 × M 0-10. Writes sweep.json,
     cells.jsonl (as cells are done), cells.csv, result.json and sweep.html.
     """
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
+    from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
+    from bitloop.cli.commands.run import command_line, say_log, say_raw  # noqa: PLC0415 - beside the rest
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
+    from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import SweepOptions, run_sweep, sweep_images  # noqa: PLC0415 - numpy
 
     loaded = load_network(network)
@@ -92,7 +101,21 @@ def sweep(
             images,
             grid,
             out or Path("sweeps") / Path(network).stem,
-            options=SweepOptions(checked_images=verify, processes=jobs, margin=margin / 100, command=command_line()),
+            options=SweepOptions(
+                checked_images=verify,
+                processes=jobs,
+                margin=margin / 100,
+                command=command_line(),
+                device=None
+                if on is None
+                else DeviceOptions(
+                    url=on,
+                    images=device_images,
+                    run=RunOptions(per_layer=False, baud=baud, max_baud=max_baud, command=command_line()),
+                    on_log=say_log,
+                    on_raw=say_raw,
+                ),
+            ),
             progress=step,
         )
     if as_json:
@@ -168,7 +191,10 @@ def show(found: Sweep) -> None:
         "at most",
         "p",
     )
-    console.print_table(title, columns, [row_words(row) for row in (base, *found.best)], right=(1, 3, 5, 6, 7, 8, 9))
+    shown = (base, *found.best)
+    console.print_table(title, columns, [row_words(row) for row in shown], right=(1, 3, 5, 6, 7, 8, 9))
+    if found.device:
+        show_device(found, [row.cell for row in shown])
     console.print_text(
         "loss: points of accuracy less than fp32; at most: its upper one-sided 95 % bound (Tango); p: exact McNemar"
     )
@@ -189,6 +215,34 @@ def show(found: Sweep) -> None:
     verified = ", ".join(f"{cell} on {count:,} images" for cell, count in found.verified.items())
     console.print_text(f"Core and reference bit-identical: {verified}; every cell on {asked.checked:,}")
     console.print_text(f"Folder: {found.folder.path}")
+
+
+def show_device(found: Sweep, keys: list[str]) -> None:
+    """Print what the same cells took on the device."""
+    from bitloop.report import words  # noqa: PLC0415 - numpy
+
+    cells = [found.device[key] for key in keys if key in found.device]
+    ran = [cell for cell in found.device.values() if cell.refused is None]
+    one = next(iter(found.device.values()))
+    unit = next((cell.latency_unit for cell in ran), None) or "no unit"
+    rows = [
+        (
+            cell.cell,
+            "–" if cell.latency_median is None else words.ticks(cell.latency_median),
+            *(
+                "–" if value is None else f"{value:,}"
+                for value in (cell.ram_predicted, cell.ram_measured, cell.image_bytes, cell.upload_line_bytes)
+            ),
+            cell.refused or "",
+        )
+        for cell in cells
+    ]
+    columns = ("cell", "latency", "RAM", "written", "image", "on the line", "refused")
+    title = (
+        f"On {one.board}{' (simulated)' if one.simulated else ''}, {one.images:,} images a cell: {len(ran):,} cells "
+        f"bit-identical to the host; latency is the median in {unit}, the rest bytes"
+    )
+    console.print_table(title, columns, rows, right=(1, 2, 3, 4, 5))
 
 
 def row_words(row: Row) -> tuple[str, ...]:
