@@ -78,6 +78,7 @@ def sweep(
     from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
     from bitloop.cli.commands.run import command_line, say_log, say_raw  # noqa: PLC0415 - beside the rest
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
+    from bitloop.report.study_page import write_sweep_page  # noqa: PLC0415 - numpy
     from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import SweepOptions, run_sweep, sweep_images  # noqa: PLC0415 - numpy
 
@@ -118,10 +119,12 @@ def sweep(
             ),
             progress=step,
         )
+    page = write_sweep_page(found)
     if as_json:
         console.print_json(found.document())
     else:
         show(found)
+        console.print_text(f"Page: {page}")
 
 
 def grid_of(
@@ -171,7 +174,7 @@ def listed(text: str, option: str) -> tuple[str, ...]:
 
 def show(found: Sweep) -> None:
     """Print the best cells of each width, and what they mean."""
-    from bitloop.report import words  # noqa: PLC0415 - numpy
+    from bitloop.report.study_page import sweep_headline  # noqa: PLC0415 - numpy
 
     asked = found.begun.asked
     base = found.rows[0]
@@ -201,20 +204,13 @@ def show(found: Sweep) -> None:
     if found.refused:
         first = found.refused[0]
         console.print_text(f"{len(found.refused):,} cells cannot be had, the first: {first.cell}: {first.refused}")
-    points = 100 * found.margin
     if found.winner is None:
-        console.print_text(f"No cell is within {points:g} points of fp32 with 95 % confidence.", style="bold yellow")
+        console.print_text(f"{sweep_headline(found)}.", style="bold yellow")
     else:
-        winner = found.winner
-        console.print_text(
-            f"Smallest within {points:g} points of fp32: {winner.cell}, {words.size(winner.total_bytes)} "
-            f"({base.total_bytes / winner.total_bytes:.1f}× smaller). Chosen on {asked.split}: confirm it before you "
-            "believe it.",
-            style="bold green",
-        )
+        chosen = f"Chosen on {asked.split}: confirm it before you believe it."
+        console.print_text(f"{sweep_headline(found)}. {chosen}", style="bold green")
     verified = ", ".join(f"{cell} on {count:,} images" for cell, count in found.verified.items())
     console.print_text(f"Core and reference bit-identical: {verified}; every cell on {asked.checked:,}")
-    console.print_text(f"Folder: {found.folder.path}")
 
 
 def show_device(found: Sweep, keys: list[str]) -> None:
