@@ -294,6 +294,7 @@ def wait_for_cells(path: Path, count: int) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_going_on_after_a_signal_gives_the_same_cells(command: list[str], tmp_path: Path, name: str) -> None:
     subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=200)

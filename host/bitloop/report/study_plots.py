@@ -168,7 +168,7 @@ def sensitivity(rows: Sequence[Row]) -> str:
 
 
 def front_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the cells that no cell of as many bytes or fewer equals, from the smallest on: each beats the one before."""
+    """Return the cells that no cell of as many bytes or fewer equals, the smallest first, each better than the last."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row.total_bytes, -row.accuracy.correct)):
         if not front or row.accuracy.correct > front[-1].accuracy.correct:
