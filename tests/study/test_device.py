@@ -94,13 +94,17 @@ def test_going_on_on_the_device(start: Start) -> None:
         start("sim://native")
 
 
-def test_a_cell_that_does_not_fit_is_kept_as_refused(start: Start) -> None:
-    found = start("sim://native?arena=3k", grid=Grid(exponents=None, formats=("ternary",)), name="mlp8k", images=3)
-    refused = {key: cell.refused for key, cell in found.device.items()}
-    reached = [cell for cell in found.device.values() if cell.refused is None]
-    assert all("bytes" in str(text) for text in refused.values() if text)
-    assert len(refused) == 2
-    assert any(refused.values()) or reached[0].placement == "stream"
+def test_cells_that_do_not_fit_are_kept_as_refused(start: Start) -> None:
+    found = start("sim://native?arena=1k", images=3)
+    assert [cell.latency_median for cell in found.device.values()] == [None] * 3
+    assert "3064 bytes" in str(found.device["base=fp32"].refused)
+    assert "device_refused" in found.folder.table.read_text()
+    assert "3064 bytes" in found.folder.table.read_text()
+
+
+def test_weights_travel_where_they_do_not_fit(start: Start) -> None:
+    found = start("sim://native?arena=8k", images=3)
+    assert [cell.placement for cell in found.device.values()] == ["stream", "resident", "resident"]
 
 
 def test_no_device_there_keeps_the_host_s_figures(start: Start, tmp_path: Path) -> None:

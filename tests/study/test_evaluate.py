@@ -79,6 +79,14 @@ def test_first_difference(networks: Callable[[str], Network]) -> None:
     assert first_difference(base, changed(network, "dense1.weights", "e8m22")) == "dense1"
     # The same numbers in another format: other codes, so nothing is taken for equal.
     assert first_difference(base, changed(network, "conv1.weights", "e8m23:pow2")) == "conv1"
+    # The same format and scale, other codes; the same codes, other scales.
+    coarse = quantize(network, parse_recipe("e4m3:pow2", "fp32"))
+    cut = quantize(network, parse_recipe("e4m3:pow2", "fp32", ["conv2.weights=e4m3:pow2:toward_zero"]))
+    assert first_difference(coarse, cut) == "conv2"
+    doubled = {name: 2 * array if name == "dense1.weights" else array for name, array in network.parameters.items()}
+    twice = quantize(Network(network.architecture, doubled, "mnist", {}), parse_recipe("e4m3:pow2", "fp32"))
+    np.testing.assert_array_equal(twice.tensors["dense1.weights"].codes, coarse.tensors["dense1.weights"].codes)
+    assert first_difference(coarse, twice) == "dense1"
     with pytest.raises(UsageError, match="architecture"):
         first_difference(base, quantize(networks("mlp"), parse_recipe("fp32")))
 
