@@ -301,15 +301,19 @@ def test_going_on_after_a_signal_gives_the_same_cells(command: list[str], tmp_pa
     expected = sorted((tmp_path / "whole/cells.jsonl").read_bytes().splitlines())
     assert len(expected) == 45
     out = tmp_path / "broken"
-    process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_cells(out / "cells.jsonl", 3)
-    process.send_signal(getattr(signal, name))
+    if name == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the processes that measure as well
+    else:
+        process.kill()
     _, said = process.communicate(timeout=60)
     kept = (out / "cells.jsonl").read_bytes().splitlines()
     assert 3 <= len(kept) < 45
     assert not (out / "result.json").exists()
     if name == "SIGINT":
         assert f"Interrupted: interrupted after {len(kept)} of 45 cells" in said
+        assert said.count("Traceback") == 2  # the parent's: the interrupt, and what became of it
     subprocess.run([*command, str(out)], check=True, timeout=200)
     assert sorted((out / "cells.jsonl").read_bytes().splitlines()) == expected
     assert (out / "cells.jsonl").read_bytes().splitlines()[: len(kept)] == kept

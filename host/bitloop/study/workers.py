@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, job), name="bitloop-study", daemon=True)
-    with _one_blas_thread():
+    with _one_blas_thread(), _deaf_to_interrupts():
         process.start()
     there.close()  # so that the end of the process is seen here
     return _Worker(process, here)
@@ -232,6 +233,19 @@ def _one_blas_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started here ignore Ctrl-C from its first moment: a terminal sends it to all processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread; _serve does the same, a little later
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, job: Job) -> None:
