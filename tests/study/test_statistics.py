@@ -24,7 +24,7 @@ def interval(b: int, c: int, n: int) -> tuple[float, float]:
     return -loss_bound(c, b, n, confidence=TWO_SIDED_95), loss_bound(b, c, n, confidence=TWO_SIDED_95)
 
 
-# Tango's interval as others have published it: R's PropCIs::scoreci.mp 0.3-0 of 60 against 20 and of 20 against 60 in
+# Tango's interval as others have published it: R's PropCIs::scoreci.mp of 60 against 20 and of 20 against 60 in
 # 1,000 (to four digits), and Fagerland, Lydersen and Laake, Statistics in Medicine 33, 2014, 2850: airway
 # hyper-responsiveness of 21 children, 1 against 7 (to three).
 @pytest.mark.parametrize(
