@@ -3,6 +3,7 @@
 The tree::
 
     BitloopError                      exit code
+    ├── WorkerError                   1   a process that computes for this one crashed
     ├── UsageError                    2   an argument that makes no sense
     ├── DisagreementError             3   device and host simulation differ
     ├── DataError                     4   data set missing, damaged or sealed; a recording that is damaged or departs
@@ -36,6 +37,10 @@ class BitloopError(Exception):
     """Base of all errors that bitloop raises on purpose; ``exit_code`` is what the command line exits with."""
 
     exit_code: ClassVar[int] = 1
+
+
+class WorkerError(BitloopError):
+    """A process that computes for this one crashed, or met with an error nobody expected."""
 
 
 class UsageError(BitloopError):

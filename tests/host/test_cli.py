@@ -23,7 +23,19 @@ from bitloop.data.dataset import Dataset
 from bitloop.network.network import Network
 from bitloop.quantize import blm
 
-COMMANDS = ("demo", "devices", "train", "quantize", "inspect", "simulate", "run", "report", "monitor", "firmware")
+COMMANDS = (
+    "demo",
+    "devices",
+    "train",
+    "quantize",
+    "inspect",
+    "simulate",
+    "run",
+    "sweep",
+    "report",
+    "monitor",
+    "firmware",
+)
 
 
 def invoke(*arguments: object) -> Result:

@@ -29,7 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     "boards": LEAVES | {"hello"},
     "bench": LEAVES
     | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native", "firmware"},
-    "report": LEAVES | {"bench", "numeric"},
+    "study": LEAVES
+    | {"hello", "numeric", "data", "network", "quantize", "plan", "simulate", "native", "link", "bench"},
+    "report": LEAVES | {"bench", "numeric", "study"},
     "monitor": LEAVES | {"hello", "link"},
 }
 

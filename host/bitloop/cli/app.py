@@ -8,7 +8,19 @@ import typer
 
 from bitloop import __version__
 from bitloop.cli import console
-from bitloop.cli.commands import demo, devices, firmware, inspect, monitor, quantize, report, run, simulate, train
+from bitloop.cli.commands import (
+    demo,
+    devices,
+    firmware,
+    inspect,
+    monitor,
+    quantize,
+    report,
+    run,
+    simulate,
+    sweep,
+    train,
+)
 
 EXIT_CODES = (
     (0, "all is well; device and host agree bit for bit"),
@@ -42,6 +54,7 @@ app.command("quantize")(quantize.quantize)
 app.command("inspect")(inspect.inspect)
 app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.add_typer(firmware.app, name="firmware")

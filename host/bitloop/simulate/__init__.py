@@ -1,5 +1,23 @@
 """The exact host simulation, written from docs/arithmetic.md alone, and LiteRT as an outside oracle."""
 
-from bitloop.simulate.reference import activations, activations_upto, labels, simulate, softmax
+from bitloop.simulate.reference import (
+    Prefix,
+    activations,
+    activations_upto,
+    labels,
+    prefix_of,
+    simulate,
+    simulate_from,
+    softmax,
+)
 
-__all__ = ["activations", "activations_upto", "labels", "simulate", "softmax"]
+__all__ = [
+    "Prefix",
+    "activations",
+    "activations_upto",
+    "labels",
+    "prefix_of",
+    "simulate",
+    "simulate_from",
+    "softmax",
+]

@@ -7,6 +7,7 @@ MODEL lists them, so that each layer's activations can be had for finding where 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -90,14 +91,66 @@ def activations_upto(model: Model, pixels: npt.NDArray[np.uint8], layer: str, *,
         UsageError: the network has no such layer, or it is the final Softmax.
     """
     steps = _steps(model)
-    names = [name for name, _ in steps]
-    if layer not in names:
-        raise UsageError(f"the network computes no layer {layer!r}; its layers are {', '.join(names)}")
-    last = names.index(layer)
+    last = _index(steps, layer)
     outputs = [_run(steps[: last + 1], block) for block in _blocks(model, pixels, batch)]
     if not outputs:
         return np.zeros((0, *_computed_shapes(model)[last]), np.float32)
     return np.concatenate(outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What enters a layer, for a stack of images: computed once for many MODELs that are the same before that layer.
+
+    Attributes:
+        layer: its name.
+        blocks: float32 [C, H, W, B] or [n, B], block after block of images.
+    """
+
+    layer: str
+    blocks: tuple[F32, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the blocks take."""
+        return sum(block.nbytes for block in self.blocks)
+
+
+def prefix_of(model: Model, pixels: npt.NDArray[np.uint8], layer: str, *, batch: int | None = None) -> Prefix:
+    """Return what enters the layer named ``layer``; see :func:`simulate` for the other arguments.
+
+    Raises:
+        UsageError: the network computes no such layer, or there are no images.
+    """
+    steps = _steps(model)
+    index = _index(steps, layer)
+    if not len(pixels):
+        raise UsageError("there are no images to compute a prefix of")
+    blocks: list[F32] = []
+    for block in _blocks(model, pixels, batch):
+        x = block
+        with np.errstate(all="ignore"):
+            for _, step in steps[:index]:
+                x = step(x)
+        blocks.append(x)
+    return Prefix(layer, tuple(blocks))
+
+
+def simulate_from(model: Model, prefix: Prefix) -> F32:
+    """Return what :func:`simulate` does for the images of a prefix, computing only the layers from its layer on.
+
+    Args:
+        model: the same as the one the prefix was computed with in all layers before; the caller sees to that.
+        prefix: of :func:`prefix_of`.
+
+    Raises:
+        UsageError: the network computes no such layer.
+        ModelError: as :func:`simulate`.
+    """
+    steps = _steps(model)
+    left = steps[_index(steps, prefix.layer) :]
+    outputs = [_run(left, block) for block in prefix.blocks]
+    return np.concatenate([output.reshape(len(output), -1) for output in outputs])
 
 
 def labels(logits: F32) -> npt.NDArray[np.int64]:
@@ -135,6 +188,13 @@ def softmax(logits: F32) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore", over="ignore"):
         weight = np.where(np.isposinf(top), np.isposinf(wide).astype(np.float64), np.exp(wide - top))
         return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+
+
+def _index(steps: list[Step], layer: str) -> int:
+    names = [name for name, _ in steps]
+    if layer not in names:
+        raise UsageError(f"the network computes no layer {layer!r}; its layers are {', '.join(names)}")
+    return names.index(layer)
 
 
 def _run(steps: list[Step], block: F32) -> F32:

@@ -1,0 +1,1 @@
+"""Studies: what many MODELs of one network are worth, evaluated exactly, compared with statistics."""

@@ -1,0 +1,249 @@
+"""Labels and logits of many MODELs on the same images: exact, and by the fastest of the exact ways.
+
+There are three: the compiled core, the numpy reference, and the reference from the first layer on that differs from a
+base MODEL, with everything before it computed once. Which is fastest depends on the network and the machine, so it is
+measured on a few images. Which one is taken changes no bit; :meth:`Evaluator.check` holds them together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bitloop.bench.compare import compare_vectors
+from bitloop.errors import DisagreementError, UsageError
+from bitloop.hello import DeviceInfo
+from bitloop.native.evaluator import Evaluator as Core
+from bitloop.network.architecture import Conv2D, Dense
+from bitloop.plan.planner import plan
+from bitloop.quantize.model import Model, QuantizedTensor
+from bitloop.simulate.reference import Prefix, labels, prefix_of, simulate, simulate_from
+
+__all__ = ["Evaluator", "Route", "Score", "core_logits", "cross_entropy", "first_difference", "score"]
+
+_LOGGER = logging.getLogger(__name__)
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+PROBE_IMAGES = 200
+"""Images on which the ways are timed."""
+CACHE_BYTES = 512 << 20
+"""The most that one evaluator keeps of what enters layers."""
+CORE_ADVANTAGE = 1.2
+"""How many times faster than the reference, which is exact by definition, the core must be to be taken."""
+_ARENA_BYTES = 1 << 31
+
+
+class Route(Enum):
+    """How logits were computed; the value says it in words."""
+
+    CORE = "the compiled core"
+    REFERENCE = "the numpy reference"
+    SUFFIX = "the numpy reference from the first layer on that differs"
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What logits are worth.
+
+    Attributes:
+        right: bool ``[N]``, whether the label of each image is right.
+        cross_entropy: in nats, see :func:`cross_entropy`.
+    """
+
+    right: npt.NDArray[np.bool_]
+    cross_entropy: float | None
+
+    @property
+    def correct(self) -> int:
+        """How many are right."""
+        return int(self.right.sum())
+
+
+def cross_entropy(logits: F32, true: U8) -> float | None:
+    """Return the mean cross-entropy in nats: the mean of ``log(sum_k exp(z_k)) - z_true``, in binary64.
+
+    The greatest logit is subtracted first, so that nothing overflows, and the mean is a correctly rounded sum
+    (``math.fsum``), so that the order of the images does not matter.
+
+    Args:
+        logits: float32 ``[N, classes]``, N at least 1.
+        true: labels, ``[N]``, each in [0, classes).
+
+    Returns:
+        The mean, 0 or more; None where a logit is NaN or infinite, which has no cross-entropy.
+    """
+    z = logits.astype(np.float64)
+    if not np.isfinite(z).all():
+        return None
+    z -= z.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), true]
+    return math.fsum(losses.tolist()) / len(z)
+
+
+def score(logits: F32, true: U8) -> Score:
+    """Return which labels are right, and the cross-entropy.
+
+    Raises:
+        UsageError: there are no images.
+    """
+    if not len(logits):
+        raise UsageError("there are no images to score")
+    return Score(labels(logits) == true, cross_entropy(logits, true))
+
+
+def core_logits(model: Model, pixels: U8) -> F32:
+    """Return the logits float32 ``[N, classes]`` of the compiled core, in one thread.
+
+    Raises:
+        ToolchainError: the core cannot be compiled.
+        ModelError, UnsupportedLayerError, FormatError: no image can be planned of the model.
+    """
+    planned = plan(model, DeviceInfo.native_default(arena_bytes=_ARENA_BYTES), slots=1, placement="resident")
+    return Core(planned.image).run(pixels, threads=1)
+
+
+def first_difference(base: Model, model: Model) -> str | None:
+    """Return the name of the first layer whose weights or biases are not the same in both MODELs; None if all are.
+
+    Raises:
+        UsageError: the MODELs are not of one architecture.
+    """
+    if base.architecture != model.architecture:
+        raise UsageError(f"{base.name!r} and {model.name!r} are not of one architecture")
+    for name, tensor in model.tensors.items():
+        if not _same(base.tensors[name], tensor):
+            return name.rpartition(".")[0]
+    return None
+
+
+class Evaluator:
+    """Evaluates MODELs of one architecture on the same images.
+
+    Args:
+        base: where a MODEL is the same as this one in its first layers, these are computed once.
+        pixels: uint8 ``[N, H, W, C]``, N at least 1.
+        uses: MODELs that are the same up to one layer and come one after another, about: what enters that layer pays
+            the sooner the more there are.
+        cache_bytes: the most that is kept of what enters layers; more is computed each time.
+    """
+
+    def __init__(self, base: Model, pixels: U8, *, uses: int = 20, cache_bytes: int = CACHE_BYTES) -> None:
+        self._base = base
+        self._pixels = pixels
+        self._uses = max(1, uses)
+        self._cache_bytes = cache_bytes
+        self._whole: tuple[float, float] | None = None
+        self._routes: dict[str | None, Route] = {}
+        self._prefix: Prefix | None = None
+        self._first = next(
+            (layer.name for layer in base.architecture.layers if isinstance(layer, Dense | Conv2D)), None
+        )
+
+    def logits(self, model: Model) -> F32:
+        """Return the logits, float32 ``[N, classes]``: the bits that a device must answer.
+
+        Raises:
+            UsageError: the MODEL is of another architecture than the base.
+            ToolchainError: the core cannot be compiled.
+            ModelError, UnsupportedLayerError, FormatError: the MODEL cannot be run.
+        """
+        layer = first_difference(self._base, model)
+        start = None if layer == self._first else layer
+        route = self.route(model, start)
+        if route is Route.CORE:
+            return core_logits(model, self._pixels)
+        if route is Route.REFERENCE or start is None:
+            return simulate(model, self._pixels)
+        if self._prefix is None or self._prefix.layer != start:
+            self._prefix = None  # before the next is made: only one takes memory
+            self._prefix = prefix_of(self._base, self._pixels, start)
+        return simulate_from(model, self._prefix)
+
+    def route(self, model: Model, start: str | None) -> Route:
+        """Return the fastest way for MODELs that differ from layer ``start`` on (None: from the first), measured once.
+
+        Args:
+            model: one of these.
+            start: name of the layer.
+        """
+        if start not in self._routes:
+            self._routes[start] = self._measure(model, start)
+            _LOGGER.info("from layer %s on: %s", start or "1", self._routes[start].value)
+        return self._routes[start]
+
+    def check(self, model: Model, logits: F32, count: int) -> int:
+        """Compute the first images again in full, by the reference and by the core: all three must have the same bits.
+
+        Args:
+            model: what gave the logits.
+            logits: of :meth:`logits`.
+            count: how many images, at most.
+
+        Returns:
+            How many images were compared.
+
+        Raises:
+            DisagreementError: a logit differs; the image, and who differs, are named.
+        """
+        part = self._pixels[:count]
+        if not len(part):
+            return 0
+        expected = simulate(model, part)
+        for who, found in (("the compiled core", core_logits(model, part)), ("the sweep", logits[: len(part)])):
+            comparison = compare_vectors(found, expected)
+            if not comparison.exact:
+                raise DisagreementError(
+                    f"{who} and the numpy reference differ in {len(comparison.failing):,} of {len(part):,} logit "
+                    f"vectors, by up to {comparison.max_ulp:,} ULP, first on image {comparison.failing[0]:,} of the "
+                    "split: one of them is wrong, and no figure can be trusted; please report this"
+                )
+        return len(part)
+
+    def _measure(self, model: Model, start: str | None) -> Route:
+        part = self._pixels[:PROBE_IMAGES]
+        if self._whole is None:
+            core_logits(model, part[:2])  # the first time it may be compiled
+            simulate(model, part[:2])
+            self._whole = _timed(lambda: core_logits(model, part))[0], _timed(lambda: simulate(model, part))[0]
+        core_s, best_s = self._whole
+        best = Route.REFERENCE
+        if start is not None:
+            prefix_s, prefix = _timed(lambda: prefix_of(self._base, part, start))
+            suffix_s = _timed(lambda: simulate_from(model, prefix))[0] + prefix_s / self._uses
+            if suffix_s < best_s and prefix.size_bytes * len(self._pixels) <= self._cache_bytes * len(part):
+                best, best_s = Route.SUFFIX, suffix_s
+        return Route.CORE if CORE_ADVANTAGE * core_s < best_s else best
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    began = time.perf_counter()
+    done = work()
+    return time.perf_counter() - began, done
+
+
+def _same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
+    """Tell whether two tensors of one name and shape are computed with in the same way."""
+    return (
+        (a.format, a.scale, a.granularity) == (b.format, b.scale, b.granularity)
+        and _equal(a.codes, b.codes)
+        and _equal(a.scales, b.scales)
+        and _equal(a.zero_points, b.zero_points)
+    )
+
+
+def _equal(a: npt.NDArray[np.generic] | None, b: npt.NDArray[np.generic] | None) -> bool:
+    """Tell whether arrays hold the same; scales are positive and finite, so that equal numbers are equal bits."""
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b)
