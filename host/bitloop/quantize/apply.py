@@ -31,8 +31,8 @@ def quantize(network: Network, recipe: Recipe) -> Model:
 
     Raises:
         NetworkError: a weight or bias is NaN or infinite (tensor and index are named).
-        FormatError: the recipe names a tensor the network lacks, asks for a scale beyond binary32, or for overflow to
-            infinity where a value does overflow.
+        FormatError: the recipe names a tensor the network lacks, asks for a scale beyond binary32, for overflow to
+            infinity where a value does overflow, or for what takes calibration images.
     """
     recipe.check_names(network.parameters)
     tensors = {
@@ -58,12 +58,18 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
     Raises:
         NetworkError, FormatError: as :func:`quantize`.
     """
+    if spec.calibrated:
+        raise FormatError(
+            f"tensor {name!r} is to become {spec}, which takes calibration images; quantize with some of the train "
+            "split (bitloop quantize does; in Python bitloop.quantize.ptq.quantize), or take another spec"
+        )
     exact = values.astype(np.float64)
     if not np.isfinite(exact).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(exact))[0])
         raise NetworkError(
             f"tensor {name!r} holds {exact[index]} at index {index}; only finite values can be quantized"
         )
+    exact = pruned(exact, spec.prune)
     by_channel = spec.granularity is Granularity.CHANNEL
     try:
         scales, zeros = choose_scales(exact.reshape(-1, values.shape[-1] if by_channel else 1), spec)
@@ -99,6 +105,11 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
         scales=None if spec.scale is ScaleKind.NONE else scales,
         zero_points=zeros,
     )
+
+
+def pruned(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
+    """Return values with +0 in place of those of a magnitude below a threshold; NaN stays."""
+    return np.where(np.abs(values) < threshold, 0.0, values) if threshold else values
 
 
 def _report_clipping(name: str, clipped: int, count: int, spec: TensorSpec) -> None:
