@@ -63,18 +63,34 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
             f"tensor {name!r} is to become {spec}, which takes calibration images; quantize with some of the train "
             "split (bitloop quantize does; in Python bitloop.quantize.ptq.quantize), or take another spec"
         )
-    exact = values.astype(np.float64)
-    if not np.isfinite(exact).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(exact))[0])
-        raise NetworkError(
-            f"tensor {name!r} holds {exact[index]} at index {index}; only finite values can be quantized"
-        )
-    exact = pruned(exact, spec.prune)
+    exact = pruned(_finite(name, values), spec.prune)
     by_channel = spec.granularity is Granularity.CHANNEL
     try:
         scales, zeros = choose_scales(exact.reshape(-1, values.shape[-1] if by_channel else 1), spec)
     except FormatError as error:
         raise FormatError(f"tensor {name!r}: {error}") from error
+    return encode_tensor(name, exact, spec, scales, zeros)
+
+
+def encode_tensor(
+    name: str,
+    exact: npt.NDArray[np.float64],
+    spec: TensorSpec,
+    scales: npt.NDArray[np.float32],
+    zeros: npt.NDArray[np.int32] | None,
+) -> QuantizedTensor:
+    """Round a tensor with scales that are known.
+
+    Args:
+        name: for messages and the file.
+        exact: finite, pruned; output channels along the last axis.
+        spec: what becomes of it.
+        scales: one, or one a channel; 1 with scale ``none``.
+        zeros: as many zero points, where the spec is affine.
+
+    Raises:
+        FormatError: a value overflows to infinity where that was asked for.
+    """
     scaled = exact if spec.scale is ScaleKind.NONE else exact / scales.astype(np.float64)
     codes = encode(
         scaled,
@@ -105,6 +121,16 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
         scales=None if spec.scale is ScaleKind.NONE else scales,
         zero_points=zeros,
     )
+
+
+def _finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    exact = values.astype(np.float64)
+    if not np.isfinite(exact).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(exact))[0])
+        raise NetworkError(
+            f"tensor {name!r} holds {exact[index]} at index {index}; only finite values can be quantized"
+        )
+    return exact
 
 
 def pruned(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
