@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bitloop.numeric.formats import parse_format
 from bitloop.quantize.recipe import BIASES_SUFFIX, Recipe
@@ -30,6 +31,21 @@ class PtqOptions:
     rounding: RoundingSearch = RoundingSearch.NONE
     prune: float = 0.0
     prune_biases: float = 0.0
+
+    def stages(self) -> tuple[tuple[str, PtqOptions], ...]:
+        """Return the steps by name, one after the other, each with all before it; "default", with none, comes first."""
+        found = [("default", PtqOptions())]
+        steps: dict[str, dict[str, Any]] = {
+            "prune": {"prune": self.prune, "prune_biases": self.prune_biases},
+            self.scales.value: {"scales": self.scales},
+            "bias correction": {"bias_correction": self.bias_correction},
+            self.rounding.value: {"rounding": self.rounding},
+        }
+        for name, fields in steps.items():
+            following = replace(found[-1][1], **fields)
+            if following != found[-1][1]:
+                found.append((name, following))
+        return tuple(found)
 
     def applied_to(self, recipe: Recipe) -> Recipe:
         """Return a recipe with these steps.
