@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/verified.md", "docs/link.md")
+PAGES = ("docs/verified.md", "docs/link.md", "docs/quantization.md")
 
 
 @dataclass(frozen=True)

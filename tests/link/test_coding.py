@@ -17,8 +17,9 @@ from bitloop.data.splits import Split
 from bitloop.hello import DeviceInfo
 from bitloop.link.coding import HEAD_BYTES, choose_pixels, choose_weights
 from bitloop.link.coding.coder import MAX_COUNT
-from bitloop.link.coding.huffman import Code, CodesCoder, code_lengths, histogram
+from bitloop.link.coding.huffman import Code, CodesCoder, histogram
 from bitloop.link.coding.runs import RunsCoder, Tokens, token_code
+from bitloop.numeric.huffman import code_lengths
 from bitloop.spec import MAX_CODE_BITS, Coding
 
 BOTH = Coding.RUNS | Coding.CODES

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "simulate": LEAVES | {"numeric", "network", "quantize"},
     "native": LEAVES | {"hello", "numeric"},
     "firmware": LEAVES | {"boards", "native"},
-    "link": LEAVES | {"hello", "boards", "native", "firmware"},
+    "link": LEAVES | {"hello", "numeric", "boards", "native", "firmware"},
     "boards": LEAVES | {"hello"},
     "bench": LEAVES
     | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native", "firmware"},

@@ -11,9 +11,10 @@ from bitloop.errors import UsageError
 
 if TYPE_CHECKING:
     from bitloop.data.dataset import Dataset
+    from bitloop.network.network import Network
     from bitloop.quantize.model import Model
 
-__all__ = ["MODEL_SUFFIX", "load_dataset", "load_model", "names_of_model"]
+__all__ = ["MODEL_SUFFIX", "load_dataset", "load_model", "load_network", "names_of_model"]
 
 MODEL_SUFFIX = ".blm"
 FOREIGN_SUFFIXES = (".keras", ".tflite")
@@ -62,14 +63,25 @@ def load_model(
                 f"{source} is quantized already: leave out --weights, --biases and --set, or name a network instead"
             )
         return blm.load(source if packed is None else packed.path)
-    if pixel_range != 1 and Path(source).suffix.lower() not in FOREIGN_SUFFIXES:
-        raise UsageError(f"--pixel-range is for {' and '.join(FOREIGN_SUFFIXES)} files; {source} takes pixels up to 1")
-    from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
     from bitloop.quantize.apply import quantize  # noqa: PLC0415 - numpy
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     recipe = parse_recipe(weights or "fp32", biases, overrides)
     return quantize(load_network(source, pixel_range=pixel_range), recipe)
+
+
+def load_network(source: str, *, pixel_range: int = 1) -> Network:
+    """Read a network: of the zoo, or a ``.npz``, ``.keras`` or ``.tflite`` file.
+
+    Raises:
+        UsageError: a pixel range was given for a network that has its own.
+        BitloopError: it cannot be read.
+    """
+    if pixel_range != 1 and Path(source).suffix.lower() not in FOREIGN_SUFFIXES:
+        raise UsageError(f"--pixel-range is for {' and '.join(FOREIGN_SUFFIXES)} files; {source} takes pixels up to 1")
+    from bitloop.network.network import load_network as load  # noqa: PLC0415 - numpy
+
+    return load(source, pixel_range=pixel_range)
 
 
 def names_of_model(model: Model) -> tuple[str, str]:

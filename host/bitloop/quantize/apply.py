@@ -31,8 +31,8 @@ def quantize(network: Network, recipe: Recipe) -> Model:
 
     Raises:
         NetworkError: a weight or bias is NaN or infinite (tensor and index are named).
-        FormatError: the recipe names a tensor the network lacks, asks for a scale beyond binary32, or for overflow to
-            infinity where a value does overflow.
+        FormatError: the recipe names a tensor the network lacks, asks for a scale beyond binary32, for overflow to
+            infinity where a value does overflow, or for what takes calibration images.
     """
     recipe.check_names(network.parameters)
     tensors = {
@@ -58,17 +58,39 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
     Raises:
         NetworkError, FormatError: as :func:`quantize`.
     """
-    exact = values.astype(np.float64)
-    if not np.isfinite(exact).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(exact))[0])
-        raise NetworkError(
-            f"tensor {name!r} holds {exact[index]} at index {index}; only finite values can be quantized"
+    if spec.calibrated:
+        raise FormatError(
+            f"tensor {name!r} is to become {spec}, which takes calibration images; quantize with some of the train "
+            "split (bitloop quantize does; in Python bitloop.quantize.ptq.quantize), or take another spec"
         )
+    exact = pruned(_finite(name, values), spec.prune)
     by_channel = spec.granularity is Granularity.CHANNEL
     try:
         scales, zeros = choose_scales(exact.reshape(-1, values.shape[-1] if by_channel else 1), spec)
     except FormatError as error:
         raise FormatError(f"tensor {name!r}: {error}") from error
+    return encode_tensor(name, exact, spec, scales, zeros)
+
+
+def encode_tensor(
+    name: str,
+    exact: npt.NDArray[np.float64],
+    spec: TensorSpec,
+    scales: npt.NDArray[np.float32],
+    zeros: npt.NDArray[np.int32] | None,
+) -> QuantizedTensor:
+    """Round a tensor with scales that are known.
+
+    Args:
+        name: for messages and the file.
+        exact: finite, pruned; output channels along the last axis.
+        spec: what becomes of it.
+        scales: one, or one a channel; 1 with scale ``none``.
+        zeros: as many zero points, where the spec is affine.
+
+    Raises:
+        FormatError: a value overflows to infinity where that was asked for.
+    """
     scaled = exact if spec.scale is ScaleKind.NONE else exact / scales.astype(np.float64)
     codes = encode(
         scaled,
@@ -99,6 +121,21 @@ def quantize_tensor(name: str, values: npt.NDArray[np.float32], spec: TensorSpec
         scales=None if spec.scale is ScaleKind.NONE else scales,
         zero_points=zeros,
     )
+
+
+def _finite(name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    exact = values.astype(np.float64)
+    if not np.isfinite(exact).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(exact))[0])
+        raise NetworkError(
+            f"tensor {name!r} holds {exact[index]} at index {index}; only finite values can be quantized"
+        )
+    return exact
+
+
+def pruned(values: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.float64]:
+    """Return values with +0 in place of those of a magnitude below a threshold; NaN stays."""
+    return np.where(np.abs(values) < threshold, 0.0, values) if threshold else values
 
 
 def _report_clipping(name: str, clipped: int, count: int, spec: TensorSpec) -> None:

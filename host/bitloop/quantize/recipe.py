@@ -9,7 +9,7 @@ from typing import Any
 
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import close_matches
-from bitloop.quantize.spec import TensorSpec, parse_tensor_spec
+from bitloop.quantize.spec import RoundingSearch, ScaleRule, TensorSpec, parse_tensor_spec
 from bitloop.spec import Granularity
 
 BIASES_SUFFIX = ".biases"
@@ -26,7 +26,7 @@ class Recipe:
         overrides: by the tensor's name.
 
     Raises:
-        FormatError: biases were asked for with one scale a channel.
+        FormatError: biases were asked for with one scale a channel, or with what only weights have, or the reverse.
     """
 
     weights: TensorSpec
@@ -34,10 +34,10 @@ class Recipe:
     overrides: Mapping[str, TensorSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _refuse_channels("biases", self.biases)
+        _check_biases("biases", self.biases)
+        _check_weights("weights", self.weights)
         for name, spec in self.overrides.items():
-            if name.endswith(BIASES_SUFFIX):
-                _refuse_channels(name, spec)
+            (_check_biases if name.endswith(BIASES_SUFFIX) else _check_weights)(name, spec)
         object.__setattr__(self, "overrides", MappingProxyType(dict(self.overrides)))
 
     def spec_for(self, tensor: str) -> TensorSpec:
@@ -98,6 +98,21 @@ def parse_recipe(weights: str, biases: str | None = None, overrides: Sequence[st
             raise FormatError(f"tensor {name!r} is overridden twice; leave one out")
         specs[name] = parse_tensor_spec(spec)
     return Recipe(weight_spec, bias_spec, specs)
+
+
+def _check_biases(what: str, spec: TensorSpec) -> None:
+    _refuse_channels(what, spec)
+    if spec.rule is ScaleRule.OUTPUT or spec.search is not RoundingSearch.NONE:
+        token = spec.rule.value if spec.rule is ScaleRule.OUTPUT else spec.search.value
+        raise FormatError(
+            f"{what} cannot have {token!r} ({spec}): a bias is added to the output as it is, so its own error is the "
+            "output's; take 'mse', or leave it out"
+        )
+
+
+def _check_weights(what: str, spec: TensorSpec) -> None:
+    if spec.corrected:
+        raise FormatError(f"{what} cannot be 'corrected' ({spec}): the mean shift of an output is taken off its biases")
 
 
 def _refuse_channels(what: str, spec: TensorSpec) -> None:

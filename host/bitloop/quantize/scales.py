@@ -1,4 +1,4 @@
-"""Scales and zero points from values (docs/formats.md, "Default scales").
+"""Scales and zero points from values (docs/formats.md, "Default scales"; docs/quantization.md for other rules).
 
 Everything is computed in binary64, group by group, and rounded to binary32 at the end. Sums are correctly rounded
 (``math.fsum``) or run in a fixed order, so that a model is the same to the byte on every machine.
@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import Format
-from bitloop.quantize.spec import TensorSpec
+from bitloop.quantize.mse import MAX_ELEMENT, least_squares_affine, least_squares_scale
+from bitloop.quantize.spec import ScaleRule, TensorSpec
 from bitloop.spec import FormatKind, ScaleKind
+
+__all__ = ["MAX_ELEMENT", "choose_scales"]
 
 F64 = npt.NDArray[np.float64]
 
-MAX_ELEMENT = 2.0**32
-"""Scaled elements are kept at or below this magnitude, so that a sum of products stays far from infinity."""
 MIN_SCALE_EXPONENT = -126
 MAX_SCALE_EXPONENT = 127
 _MIN_SCALE = 2.0**MIN_SCALE_EXPONENT
@@ -31,7 +32,8 @@ def choose_scales(groups: F64, spec: TensorSpec) -> tuple[npt.NDArray[np.float32
 
     Args:
         groups: ``[elements, groups]``, finite: the values that share a scale stand in a column.
-        spec: what is asked for. With scale ``none`` the scales are 1.
+        spec: what is asked for. With scale ``none`` the scales are 1. ``output`` takes more than values; here it is
+            taken as ``mse``.
 
     Returns:
         ``scales[groups]``, positive and normal; ``zero_points[groups]`` inside the integers' range, or None.
@@ -40,7 +42,7 @@ def choose_scales(groups: F64, spec: TensorSpec) -> tuple[npt.NDArray[np.float32
         FormatError: no normal binary32 scale keeps the values from clipping, or the format has no element but zero.
     """
     if spec.affine:
-        return _affine(groups, spec)
+        return _affine(groups, spec) if spec.rule is ScaleRule.COVER else _fitted_affine(groups, spec)
     if spec.scale is ScaleKind.NONE:
         return np.ones(groups.shape[1], dtype=np.float32), None
     if spec.format.kind is FormatKind.TERNARY:
@@ -50,7 +52,8 @@ def choose_scales(groups: F64, spec: TensorSpec) -> tuple[npt.NDArray[np.float32
         choose = _binary_pow2 if spec.scale is ScaleKind.POW2 else _mean
         return _finish([choose(column) for column in np.abs(groups).T], spec.scale), None
     size = np.abs(groups) if spec.format.signed else np.maximum(groups, 0.0)
-    return _covering(size.max(axis=0, initial=0.0), _largest_element(spec.format), spec), None
+    scales = _covering(size.max(axis=0, initial=0.0), _largest_element(spec.format), spec)
+    return scales if spec.rule is ScaleRule.COVER else _fitted(groups, scales, spec), None
 
 
 def _largest_element(fmt: Format) -> float:
@@ -79,6 +82,24 @@ def _covering(size: F64, largest: float, spec: TensorSpec) -> npt.NDArray[np.flo
     # A scale rounded down would let the largest value clip: the next binary32 above does not.
     short = size / rounded.astype(np.float64) > largest
     return np.where(short, np.nextafter(rounded, np.float32(np.inf)), rounded)
+
+
+def _fitted(groups: F64, covering: npt.NDArray[np.float32], spec: TensorSpec) -> npt.NDArray[np.float32]:
+    """Return the scales with the least squared error."""
+    scales = [
+        least_squares_scale(column, spec.format, spec.scale, float(scale), spec.rounding)
+        for column, scale in zip(np.ascontiguousarray(groups.T), covering, strict=True)
+    ]
+    return np.array(scales, dtype=np.float32)
+
+
+def _fitted_affine(groups: F64, spec: TensorSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Return scales and zero points with the least squared error on a grid."""
+    pairs = [
+        least_squares_affine(column, spec.format, spec.scale, (float(scale), int(zero)), spec.rounding)
+        for column, scale, zero in zip(np.ascontiguousarray(groups.T), *_affine(groups, spec), strict=True)
+    ]
+    return np.array([s for s, _ in pairs], dtype=np.float32), np.array([z for _, z in pairs], dtype=np.int32)
 
 
 def _affine(groups: F64, spec: TensorSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
