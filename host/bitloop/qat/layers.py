@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bitloop.errors import FormatError, NetworkError
 from bitloop.qat.fake_quantize import check_trainable, fake_quantize
 from bitloop.quantize.recipe import Recipe
+
+F32 = npt.NDArray[np.float32]
 
 
 def straight_through(keras: Any, latent: Any, values: Any, inside: Any) -> Any:
@@ -48,6 +51,7 @@ class FakeQuantizer:
         self._recipe = recipe
         self._keras: Any = None
         self._layers: list[Any] = []
+        self._inside: dict[str, F32] = {}
 
     def wrap(self, keras: Any, model: Any) -> Any:
         """Return a copy of a model of ``build_keras`` that computes with quantized parameters, the same latent ones.
@@ -68,6 +72,8 @@ class FakeQuantizer:
                 ):
                     variable.assign(source)
                 self._layers.append(layer)
+                for key, (latent, _, _) in layer.fake.items():
+                    self._inside[f"{layer.name}.{key}"] = np.ones(latent.shape, np.float32)
         self._keras = keras
         self._recipe.check_names(f"{layer.name}.{key}" for layer in self._layers for key in layer.fake)
         self.refresh()
@@ -91,7 +97,10 @@ class FakeQuantizer:
                 except FormatError as error:
                     raise FormatError(f"tensor {name!r}: {error}") from error
                 values.assign(fake.values)
-                inside.assign(fake.inside)
+                # It seldom changes (where a scale clips nothing, never), and assigning costs more than quantizing.
+                if not np.array_equal(fake.inside, self._inside[name]):
+                    inside.assign(fake.inside)
+                    self._inside[name] = fake.inside
 
 
 def _layer_class(keras: Any, base: Any) -> Any:
