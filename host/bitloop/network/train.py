@@ -6,7 +6,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from bitloop.data.dataset import CLASSES, Dataset, Images
 from bitloop.data.splits import Split
 from bitloop.errors import NetworkError
 from bitloop.network.architecture import Architecture, Conv2D, Dense, Softmax
-from bitloop.network.export import build_keras
+from bitloop.network.export import build_keras, to_keras
 from bitloop.network.keras_runtime import import_keras_package, import_tensorflow
 from bitloop.network.network import Network
 from bitloop.network.settings import Loss, TrainingSettings
@@ -56,6 +56,16 @@ class TrainingProgress:
 ProgressCallback: TypeAlias = Callable[[TrainingProgress], None]
 
 
+class ModelWrapper(Protocol):
+    """What stands between the trainer and the Keras model: how quantization-aware training comes in."""
+
+    def wrap(self, keras: Any, model: Any) -> Any:
+        """Return the model to train in place of ``model``, with layers and trainable parameters of the same names."""
+
+    def refresh(self) -> None:
+        """Prepare the model's next step or evaluation, after its parameters changed."""
+
+
 def train(
     architecture: Architecture,
     dataset: Dataset,
@@ -68,6 +78,8 @@ def train(
     loss: Loss = "cross_entropy",
     augment: int = 0,
     progress: ProgressCallback | None = None,
+    start: Network | None = None,
+    wrapper: ModelWrapper | None = None,
 ) -> Network:
     """Train a network with Adam and return it as it was after its best epoch on the search split.
 
@@ -84,32 +96,44 @@ def train(
         loss: "cross_entropy" or "squared_error".
         augment: Most pixels of shift.
         progress: Called after each step.
+        start: Parameters of the same architecture to begin with. They count as epoch 0 when the best one is chosen.
+        wrapper: Wraps the Keras model.
 
     Returns:
         The network, with command, settings, versions and accuracies in its metadata.
 
     Raises:
         UsageError: A setting makes no sense, or Keras is not installed.
-        NetworkError: The architecture does not fit the data set, or training diverged.
+        NetworkError: The architecture does not fit the data set or the start, or training diverged.
     """
     settings = TrainingSettings(seed, epochs, batch_size, learning_rate, patience, loss, augment)
     images, search = dataset.split(Split.TRAIN), dataset.split(Split.SEARCH)
     _check_fit(architecture, images)
+    if start is not None:
+        _check_start(architecture, start)
     keras = import_keras_package()
     _fix_randomness(keras, settings.seed)
-    model = build_keras(architecture, softmax=False)
+    model = build_keras(architecture, softmax=False) if start is None else to_keras(start, softmax=False)
+    if wrapper is not None:
+        model = wrapper.wrap(keras, model)
     steps = max(len(images) // settings.batch_size, 1)
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
     model.compile(optimizer=keras.optimizers.Adam(schedule), loss=_loss(keras, architecture, settings.loss))
 
     generator = np.random.default_rng(settings.seed)
     best_accuracy, best_epoch, best_weights = -1.0, 0, model.get_weights()
+    started: dict[str, float] = {}
+    if start is not None:
+        best_accuracy = _accuracy(model, search)
+        started["start_search_accuracy"] = best_accuracy
     epoch = 0
     for epoch in range(1, settings.epochs + 1):
         total = 0.0
         for step, (pixels, targets) in enumerate(_batches(images, settings, generator), start=1):
             total += float(model.train_on_batch(pixels, targets))
             _check_finite(total, epoch, settings)
+            if wrapper is not None:
+                wrapper.refresh()
             if progress is not None and step < steps:
                 best = best_accuracy if best_epoch else None
                 progress(TrainingProgress(epoch, settings.epochs, step, steps, total / step, None, best))
@@ -127,6 +151,7 @@ def train(
         "settings": asdict(settings),
         "epochs_run": epoch,
         "best_epoch": best_epoch,
+        **started,
         "search_accuracy": best_accuracy,
         "confirm_accuracy": _accuracy(model, dataset.split(Split.CONFIRM)),
         "dataset_sha256": dataset.sha256,
@@ -153,6 +178,15 @@ def _check_fit(architecture: Architecture, images: Images) -> None:
         raise NetworkError(
             f"{architecture.name!r} gives {architecture.output_shapes()[-1]}, but {images.dataset!r} has {CLASSES} "
             f"classes; end with a dense layer of {CLASSES} units"
+        )
+
+
+def _check_start(architecture: Architecture, start: Network) -> None:
+    begun = start.architecture
+    if (begun.input_shape, begun.layers) != (architecture.input_shape, architecture.layers):
+        raise NetworkError(
+            f"training of {architecture.name!r} cannot start from {begun.name!r}, whose layers are others; name a "
+            "network of the same architecture"
         )
 
 
@@ -228,8 +262,8 @@ def _parameters(architecture: Architecture, model: Any) -> dict[str, F32]:
     parameters: dict[str, F32] = {}
     for layer in architecture.layers:
         if isinstance(layer, Dense | Conv2D):
-            arrays = model.get_layer(layer.name).get_weights()
-            for key, array in zip(("weights", "biases"), arrays, strict=False):
+            keys = ("weights", "biases") if layer.use_bias else ("weights",)
+            for key, array in zip(keys, model.get_layer(layer.name).get_weights(), strict=False):
                 parameters[f"{layer.name}.{key}"] = np.asarray(array, np.float32)
     return parameters
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,24 @@ def train(
     augment: Annotated[
         int | None, typer.Option(min=0, help="Shift images by up to so many pixels.", show_default=False)
     ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option("--qat", metavar="SPEC", help="Train for weights quantized so, e.g. int4:channel or ternary."),
+    ] = None,
+    qat_biases: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="With --qat: the biases. Default: the weights' if a float, else fp32."),
+    ] = None,
+    overrides: options.Overrides = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="NETWORK|scratch",
+            help="With --qat: what training starts from. Default: the zoo's own parameters where there are some.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -45,6 +63,8 @@ def train(
     from bitloop.network.settings import LOSSES  # noqa: PLC0415 - numpy
     from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
     from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
+    from bitloop.qat import SCRATCH, find_start, train_quantized  # noqa: PLC0415 - numpy
+    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     entry = zoo_entry(name)
     target = out or Path(f"{name}.npz")
@@ -66,6 +86,10 @@ def train(
         loss=settings.loss if loss is None else losses[loss.replace("_", "-")],
         augment=settings.augment if augment is None else augment,
     )
+    if qat is None and (qat_biases is not None or overrides or start is not None):
+        raise UsageError("--qat-biases, --set and --from go with --qat; name the weights' format with --qat SPEC")
+    recipe = None if qat is None else parse_recipe(qat, qat_biases, overrides or ())
+    start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
     dataset = sources.load_dataset(data, entry.dataset)
     with console.progress() as step:
 
@@ -77,18 +101,29 @@ def train(
                     f"search accuracy {100 * state.search_accuracy:.2f} %"
                 )
 
-        network = train_network(
-            entry.architecture,
-            dataset,
-            seed=settings.seed,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            patience=settings.patience,
-            loss=settings.loss,
-            augment=settings.augment,
-            progress=show,
-        )
+        if recipe is not None:
+            network = train_quantized(
+                entry.architecture,
+                dataset,
+                recipe,
+                start=start_network,
+                start_name=start_name,
+                settings=settings,
+                progress=show,
+            )
+        else:
+            network = train_network(
+                entry.architecture,
+                dataset,
+                seed=settings.seed,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                patience=settings.patience,
+                loss=settings.loss,
+                augment=settings.augment,
+                progress=show,
+            )
     network.save_npz(target)
     metadata = dict(network.metadata)
     if as_json:
@@ -100,6 +135,18 @@ def train(
         ("best epoch", f"{metadata['best_epoch']} of {metadata['epochs_run']}"),
         ("search accuracy", f"{100 * float(metadata['search_accuracy']):.2f} %"),
         ("confirm accuracy", f"{100 * float(metadata['confirm_accuracy']):.2f} %"),
+        *([] if recipe is None else _qat_rows(metadata)),
         ("again with", str(metadata["command"])),
     ]
     console.print_table(f"{target}", ("", ""), rows)
+
+
+def _qat_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the table's rows on quantization-aware training."""
+    recipe = metadata["qat"]
+    specs = {"weights": recipe["weights"], "biases": recipe["biases"], **recipe["overrides"]}
+    rows = [("quantized, as above", ", ".join(f"{name} {spec}" for name, spec in specs.items()))]
+    if "start_search_accuracy" in metadata:
+        before = f"{100 * float(metadata['start_search_accuracy']):.2f} % on search"
+        rows.append(("before training", f"{metadata['start']['network']} quantized likewise: {before}"))
+    return rows

@@ -1,0 +1,118 @@
+"""Quantization-aware training of a network, warm-started."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from bitloop.data.dataset import Dataset
+from bitloop.data.splits import Split
+from bitloop.network.architecture import Architecture
+from bitloop.network.network import Network, load_network
+from bitloop.network.settings import TrainingSettings
+from bitloop.network.train import ProgressCallback, train
+from bitloop.network.zoo import ZOO
+from bitloop.qat.layers import FakeQuantizer
+from bitloop.quantize.apply import quantize
+from bitloop.quantize.model import Model
+from bitloop.quantize.recipe import Recipe
+from bitloop.simulate.reference import labels, simulate
+
+SCRATCH = "scratch"
+"""In place of a warm start: begin with random parameters."""
+
+
+def find_start(name: str, source: str | None) -> tuple[str, Network | None]:
+    """Return what training starts from, as text and as a network.
+
+    Args:
+        name: Of the architecture in the zoo.
+        source: A zoo name or a file; :data:`SCRATCH`; None for the zoo's own parameters, or scratch where it has none.
+
+    Raises:
+        NetworkError: There is no such network.
+    """
+    if source is None:
+        source = name if name in ZOO and ZOO[name].committed else SCRATCH
+    return source, None if source == SCRATCH else load_network(source)
+
+
+def train_quantized(
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    start: Network | None = None,
+    start_name: str = SCRATCH,
+    settings: TrainingSettings | None = None,
+    progress: ProgressCallback | None = None,
+) -> Network:
+    """Train a network so that it is good once it is quantized by ``recipe``.
+
+    Each epoch is judged on the search split with quantized parameters, the start before the first step too: what is
+    kept is on that split no worse than the start quantized without training. The two accuracies in the metadata are of
+    the quantized network in the exact simulation: what ``bitloop quantize`` and ``bitloop simulate`` give.
+
+    Args:
+        architecture: What to train; it must give 10 logits.
+        dataset: As for :func:`bitloop.network.train.train`; the test split is not touched.
+        recipe: What becomes of each tensor; not with stochastic rounding.
+        start: Parameters to begin with; None for random ones.
+        start_name: What the metadata calls them.
+        settings: Of the training.
+        progress: Called after each step.
+
+    Returns:
+        The network in binary32, to be quantized by ``recipe``.
+
+    Raises:
+        UsageError: Keras is not installed.
+        NetworkError: Architecture, data set and start do not fit, or training diverged.
+        FormatError: The recipe cannot be trained with, or names a tensor the network lacks.
+    """
+    settings = settings or TrainingSettings()
+    trained = train(
+        architecture,
+        dataset,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        patience=settings.patience,
+        loss=settings.loss,
+        augment=settings.augment,
+        progress=progress,
+        start=start,
+        wrapper=FakeQuantizer(recipe),
+    )
+    model = quantize(trained, recipe)
+    metadata = {
+        **trained.metadata,
+        "command": f"{trained.metadata['command']} {_arguments(recipe, start_name)}",
+        "qat": recipe.to_dict(),
+        "start": {"network": start_name, "sha256": None if start is None else _hash(start)},
+        "search_accuracy": _exact_accuracy(model, dataset, Split.SEARCH),
+        "confirm_accuracy": _exact_accuracy(model, dataset, Split.CONFIRM),
+    }
+    return Network(architecture, trained.parameters, dataset.name, metadata)
+
+
+def _arguments(recipe: Recipe, start_name: str) -> str:
+    texts: dict[str, Any] = recipe.to_dict()
+    overrides = "".join(f" --set {name}={spec}" for name, spec in texts["overrides"].items())
+    return f"--qat {texts['weights']} --qat-biases {texts['biases']}{overrides} --from {start_name}"
+
+
+def _hash(network: Network) -> str:
+    """Return the SHA-256 of the parameters' bytes, little-endian, in the network's order."""
+    digest = hashlib.sha256()
+    for array in network.parameters.values():
+        digest.update(array.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _exact_accuracy(model: Model, dataset: Dataset, split: Split) -> float:
+    images = dataset.split(split)
+    return float(np.mean(labels(simulate(model, images.pixels)) == images.labels))
