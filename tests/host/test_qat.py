@@ -133,6 +133,20 @@ def test_stochastic_rounding_is_refused(weights: str, biases: str, overrides: li
         FakeQuantizer(parse_recipe(weights, biases, overrides))
 
 
+@pytest.mark.parametrize("spec", ["int4:channel:output", "int4:adaround", "e3m1:pow2:quantease"])
+def test_what_takes_calibration_images_is_refused(spec: str) -> None:
+    with pytest.raises(FormatError, match=r"cannot be trained with .*, which takes calibration images"):
+        FakeQuantizer(parse_recipe(spec, "fp32"))
+
+
+@pytest.mark.parametrize("spec", ["int4:fp32:mse", "e3m1:pow2:mse", "int4:channel:prune=0.3", "uint5:affine:mse"])
+def test_scales_by_error_and_pruning_are_trained_with_as_they_are(spec: str) -> None:
+    values = np.random.default_rng(3).standard_normal((40, 6)).astype(np.float32)
+    parsed = parse_tensor_spec(spec)
+    expected = quantize_tensor("w", values, parsed).values()
+    assert fake_quantize(values, parsed).values.tobytes() == expected.tobytes()
+
+
 def test_overflow_to_infinity_is_refused() -> None:
     with pytest.raises(FormatError, match="overflow to infinity in e2m1"):
         fake_quantize(np.array([100.0], np.float32), parse_tensor_spec("e2m1:inf"))

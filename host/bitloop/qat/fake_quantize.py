@@ -10,6 +10,7 @@ import numpy.typing as npt
 from bitloop.errors import FormatError
 from bitloop.numeric.codec import decode, encode
 from bitloop.numeric.rounding import Rounding
+from bitloop.quantize.apply import pruned
 from bitloop.quantize.scales import choose_scales
 from bitloop.quantize.spec import TensorSpec
 from bitloop.spec import Granularity, ScaleKind
@@ -34,8 +35,13 @@ def check_trainable(name: str, spec: TensorSpec) -> None:
     """Check that a spec can be trained with.
 
     Raises:
-        FormatError: it rounds stochastically.
+        FormatError: it rounds stochastically, or takes calibration images.
     """
+    if spec.calibrated:
+        raise FormatError(
+            f"tensor {name!r} cannot be trained with {spec}, which takes calibration images: training itself does "
+            "better what they are for; take the spec without those words"
+        )
     if spec.rounding is Rounding.STOCHASTIC:
         raise FormatError(
             f"tensor {name!r} cannot be trained with {spec}: its stochastic rounding draws by an element's index, so "
@@ -62,7 +68,7 @@ def fake_quantize(values: F32, spec: TensorSpec) -> FakeQuantized:
     """
     check_trainable("values", spec)
     fmt = spec.format
-    exact = values.astype(np.float64)
+    exact = pruned(values.astype(np.float64), spec.prune)
     by_channel = spec.granularity is Granularity.CHANNEL
     scales, zeros = choose_scales(exact.reshape(-1, values.shape[-1] if by_channel else 1), spec)
     scaled = exact if spec.scale is ScaleKind.NONE else exact / scales.astype(np.float64)
