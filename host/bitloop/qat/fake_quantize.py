@@ -52,9 +52,8 @@ def check_trainable(name: str, spec: TensorSpec) -> None:
 def fake_quantize(values: F32, spec: TensorSpec) -> FakeQuantized:
     """Quantize a tensor and decode it again, with the scales that quantization would choose for it now.
 
-    The gradient of the straight-through estimator (Bengio, Léonard and Courville, 2013) is 1 inside the clipping range
-    and 0 outside. The least-squares scales of ternary and binary are levels, not ends of a range: about half of the
-    weights lie beyond them by design. There it is 1 throughout (Li and Liu, Ternary Weight Networks, 2016).
+    The gradient of the straight-through estimator (Bengio, Léonard and Courville, 2013) is 1 from the format's least to
+    its greatest element, and 0 outside.
 
     Args:
         values: finite, output channels along the last axis.
@@ -82,9 +81,6 @@ def fake_quantize(values: F32, spec: TensorSpec) -> FakeQuantized:
         )
     if spec.scale is not ScaleKind.NONE:
         quantized = quantized * scales
-    if fmt.is_float or fmt.is_integer:
-        moved = np.asarray(zero_point) * 2.0**-fmt.fraction_bits
-        inside = (scaled >= fmt.min_finite - moved) & (scaled <= fmt.max_finite - moved)
-    else:
-        inside = np.ones(values.shape, dtype=np.bool_)
+    moved = np.asarray(zero_point) * 2.0**-fmt.fraction_bits
+    inside = (scaled >= fmt.min_finite - moved) & (scaled <= fmt.max_finite - moved)
     return FakeQuantized(quantized, inside.astype(np.float32))
