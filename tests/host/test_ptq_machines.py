@@ -1,4 +1,4 @@
-"""Calibration gives the same bytes with another machine's kernels: OpenBLAS's old ones, numpy without its fast loops."""
+"""Calibration gives the same bytes with another machine's kernels: old ones of OpenBLAS, numpy without fast loops."""
 
 from __future__ import annotations
 

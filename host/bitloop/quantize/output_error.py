@@ -17,6 +17,8 @@ import numpy.typing as npt
 from bitloop.quantize import activations
 from bitloop.quantize.activations import F32, F64, Linear
 
+_TILE_BYTES = 1 << 18  # of sums that lie in a core's second-level cache
+
 
 @dataclass(frozen=True, eq=False)
 class OutputError:
@@ -102,12 +104,18 @@ class OutputError:
 
 def product(a: F64, b: F64) -> F64:
     """Return the matrix product a · b, summed in ascending order: the same on every machine."""
+    columns = np.ascontiguousarray(a.T)
     out = np.zeros((len(a), b.shape[1]))
-    term = np.empty_like(out)
-    for i, row in enumerate(b):
-        if row.any():
-            np.multiply(a[:, i, np.newaxis], row, out=term)
-            np.add(out, term, out=out)
+    width = max(1, _TILE_BYTES // (8 * max(len(a), 1)))
+    for start in range(0, b.shape[1], width):
+        part = np.ascontiguousarray(b[:, start : start + width])
+        tile = np.zeros((len(a), part.shape[1]))
+        term = np.empty_like(tile)
+        for column, row in zip(columns, part, strict=True):
+            if row.any():
+                np.multiply(column[:, np.newaxis], row, out=term)
+                np.add(tile, term, out=tile)
+        out[:, start : start + width] = tile
     return out
 
 
