@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "quantize": LEAVES | {"numeric", "network"},
     "plan": LEAVES | {"hello", "numeric", "network", "quantize"},
     "simulate": LEAVES | {"numeric", "network", "quantize"},
+    "qat": LEAVES | {"data", "numeric", "network", "quantize", "simulate"},
     "native": LEAVES | {"hello", "numeric"},
     "firmware": LEAVES | {"boards", "native"},
     "link": LEAVES | {"hello", "numeric", "boards", "native", "firmware"},
