@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -16,9 +17,11 @@ from typer.testing import CliRunner, Result
 
 import bitloop
 from bitloop import errors
+from bitloop.bench.options import LineOptions, RunOptions
 from bitloop.bench.record import schema_path
 from bitloop.cli import console
 from bitloop.cli.app import EXIT_CODES, app
+from bitloop.cli.commands.run import run
 from bitloop.data.dataset import Dataset
 from bitloop.network.network import Network
 from bitloop.quantize import blm
@@ -53,6 +56,17 @@ def plain(text: str) -> str:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_a_run_is_given_what_the_options_of_python_are() -> None:
+    """The command's defaults stand there as numbers, since what they are of takes long to import."""
+    given = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    line = LineOptions()
+    assert (given["baud"], given["max_baud"], given["coded"]) == (line.baud, line.max_baud, line.coded)
+    options = RunOptions()
+    assert (given["mode"], given["warm_up"], given["audit"]) == (
+        options.mode, options.warm_up_images, options.audit_images,
+    )  # fmt: skip
 
 
 def test_version() -> None:

@@ -172,6 +172,17 @@ def test_the_line_without_a_rate_is_asked_nothing():
     assert BAUD_REQUEST not in device.kinds
 
 
+def test_a_line_of_a_fixed_rate_keeps_it():
+    device = RatedDevice()
+    line = RatedTransport(device)
+    line.has_fixed_baud = True
+    session, _ = open_line(line=line)
+    session.connect()
+    assert session.baud == BOOT
+    assert not line.changes
+    assert BAUD_REQUEST not in device.kinds
+
+
 def test_a_session_that_is_replayed_sends_the_same_bytes(monkeypatch):
     sent = []
     for number in (77, 77, 78):

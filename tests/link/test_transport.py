@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pty
+import socket
 import threading
 import time
 
@@ -13,6 +14,7 @@ import serial
 import bitloop
 from bitloop.errors import DeviceTimeoutError, PortError, TransportError, UsageError
 from bitloop.link import ports
+from bitloop.link.open import open_transport
 from bitloop.link.transport import SerialTransport, port_names
 
 
@@ -70,6 +72,22 @@ def test_urls_that_do_not_open():
         SerialTransport("")
     with pytest.raises(UsageError, match="baud rate of 0"):
         SerialTransport("loop://", baud=0)
+
+
+def test_what_has_no_rate_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"socket://127.0.0.1:{server.getsockname()[1]}"
+        with contextlib.closing(SerialTransport(url)) as transport:
+            assert transport.baud == 0
+    with contextlib.closing(SerialTransport("loop://")) as transport:
+        assert transport.baud == 0
+    for url, baud, fixed in (
+        ("sim://native", 0, False),
+        ("sim://native?baud=auto", 115200, False),
+        ("sim://native?baud=9600", 9600, True),
+    ):
+        with contextlib.closing(open_transport(url)) as transport:
+            assert (transport.baud, getattr(transport, "has_fixed_baud", False)) == (baud, fixed)
 
 
 def test_port_names_is_a_list_of_names():

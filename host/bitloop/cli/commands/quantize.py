@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bitloop.network.network import Network
     from bitloop.quantize.model import Model
     from bitloop.quantize.options import PtqOptions
-    from bitloop.quantize.ptq import Gain, Quantized
+    from bitloop.quantize.ptq import Gain, Progress, Quantized
     from bitloop.quantize.recipe import Recipe
 
 _BLOCK = 500  # images
@@ -112,13 +112,13 @@ def quantize(
         work.show(results)
 
 
+@dataclass(frozen=True)
 class _Stage:
     """A step of the quantization, with all before it."""
 
-    def __init__(self, name: str, quantized: Quantized, accuracy: Proportion | None) -> None:
-        self.name = name
-        self.quantized = quantized
-        self.accuracy = accuracy
+    name: str
+    quantized: Quantized
+    accuracy: Proportion | None
 
 
 class _Work:
@@ -155,7 +155,7 @@ class _Work:
                     self._recipe,
                     calibration=None if self._images is None else self._images.pixels,
                     options=options_of_stage,
-                    progress=lambda _, done, total, name=name: step(name, done, total),  # type: ignore[misc]
+                    progress=_named(step, name),
                 )
                 found.append(_Stage(name, quantized, None if search is None else _accuracy(quantized.model, search)))
         return found
@@ -204,6 +204,11 @@ class _Work:
         columns = ("", "accuracy", "95 % Wilson interval", "bytes", "coded")
         title = f"Accuracy on the search split, {results[-1].accuracy.total:,} images"
         console.print_table(title, columns, rows, right=(1, 2, 3, 4))
+
+
+def _named(step: Progress, name: str) -> Progress:
+    """Give progress of the layers under the name of the step that they go through."""
+    return lambda _, done, total: step(name, done, total)
 
 
 def _row(gain: Gain) -> tuple[str, ...]:

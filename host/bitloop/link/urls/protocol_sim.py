@@ -113,8 +113,8 @@ class Serial(StreamPort):
         super().__init__(*args, **kwargs)
 
     @property
-    def has_rate(self) -> bool:  # type: ignore[override]
-        """Whether the device has a rate that can be changed: with ``baud=auto``."""
+    def has_rate(self) -> bool:
+        """Whether the device has a rate: with ``baud=auto``."""
         return self._rates is not None
 
     @property

@@ -49,12 +49,10 @@ def options_in(query: str, known: Collection[str], *, repeatable: Collection[str
 class StreamPort(SerialBase):  # type: ignore[misc]
     """A port whose other end is a process; closing it ends the process.
 
-    A port of its own kind says in :meth:`_start` how the process is started, and what it is called in :attr:`WHAT`; and
-    in :attr:`has_rate` whether its rate means anything.
+    A port of its own kind says in :meth:`_start` how the process is started, and what it is called in :attr:`WHAT`.
     """
 
     WHAT = "the process"
-    has_rate = False
     is_open: bool
     BAUDRATES = (*SerialBase.BAUDRATES, 921600, 1000000, 2000000)
 
@@ -64,6 +62,11 @@ class StreamPort(SerialBase):  # type: ignore[misc]
         self._errors: IO[bytes] | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         super().__init__(*args, **kwargs)
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the line's rate means anything, and can be changed."""
+        return False
 
     def _start(self, url: str) -> socket.socket:
         """Start the process, as ``_process``, and give the stream to it; what it says goes to ``_errors``.
