@@ -1,5 +1,6 @@
 """Recorded sessions: the file, and what a replay of it does, against the device in Python and its clock."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -664,6 +665,19 @@ def test_a_port_that_cannot_be_opened_leaves_no_file(tmp_path):
     with pytest.raises(PortError):
         Session("/dev/no-such-port", record=tmp_path / "a.rec")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_replay_knows_what_the_line_could_do(tmp_path):
+    """Whether a session climbs depends on it, so it must be as it was."""
+    for baud, fixed in ((0, False), (9600, True), (115200, False)):
+        path = tmp_path / f"{baud}.rec"
+        line = Line(fd.FakeDevice())
+        line.baud, line.has_fixed_baud = baud, fixed
+        with record(path, line) as session:
+            session.connect()
+        assert (Reader(path).header.baud, Reader(path).header.has_fixed_baud) == (baud, fixed)
+        with contextlib.closing(ReplayTransport(f"replay://{path}")) as transport:
+            assert (transport.baud, transport.has_fixed_baud) == (baud, fixed)
 
 
 def test_the_header_tells_what_a_reader_of_a_report_wants_to_know(tmp_path, monkeypatch):

@@ -79,7 +79,6 @@ def _device(kind: str, most: int, more: str = "") -> Callable[[random.Random], s
     return lambda source: f"fault={kind}:after={source.randrange(1, most)}{more}"
 
 
-_LOST = ("DeviceTimeoutError", "TransportError")
 FAULTS = (
     Fault("byte drop", _rate("drop", 5e-5, 5e-4)),
     Fault("bit flip", _rate("flip", 1e-5, 1e-4)),
@@ -90,7 +89,7 @@ FAULTS = (
     Fault("reordering of acknowledgements", _rate("frame_swap", 0.05, 0.3, "&only=down")),
     Fault("silence of 5 s", _moment("silence", 12_000, ":5s")),
     Fault("device reset", _device("reset", 60)),
-    Fault("device freeze", _device("freeze", 60), _LOST),
+    Fault("device freeze", _device("freeze", 60), ("DeviceTimeoutError",)),
     Fault("port vanishes for 1 s", _moment("vanish", 12_000, ":1s")),
     Fault("port vanishes for 1 s, and power with it", _moment("vanish", 12_000, ":1s:power")),
     Fault("host killed and resumed", None),
