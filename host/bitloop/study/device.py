@@ -14,7 +14,7 @@ from bitloop.bench.line import open_session
 from bitloop.bench.options import RunOptions
 from bitloop.bench.record import RunRecord
 from bitloop.data.dataset import Images
-from bitloop.errors import BitloopError, DeviceError, DisagreementError, Interrupted, LinkError, UsageError
+from bitloop.errors import BitloopError, DisagreementError, DoesNotFitError, Interrupted, LinkError, UsageError
 from bitloop.link.channel import LogCallback, RawCallback
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
@@ -139,7 +139,7 @@ def measure_on_device(
             attempt = Attempt(session, options.url, model, images, options.run, progress=None)
             try:
                 attempt.prepare()
-            except DeviceError as error:
+            except DoesNotFitError as error:
                 if session.info is None:
                     raise
                 info = session.info
