@@ -170,6 +170,18 @@ class Evaluator:
             self._prefix = prefix_of(self._base, self._pixels, start)
         return simulate_from(model, self._prefix)
 
+    def score(self, model: Model, true: U8) -> Score:
+        """Return what a MODEL is worth: which labels are right, exactly, and the cross-entropy.
+
+        Args:
+            model: of the base's architecture.
+            true: labels ``[N]`` of the images.
+
+        Raises:
+            As :meth:`logits`; UsageError: there are no images.
+        """
+        return score(self.logits(model), true)
+
     def route(self, model: Model, start: str | None) -> Route:
         """Return the fastest way for MODELs that differ from layer ``start`` on (None: from the first), measured once.
 
