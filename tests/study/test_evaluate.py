@@ -16,11 +16,12 @@ from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
-from bitloop.simulate.reference import prefix_of, simulate, simulate_from
-from bitloop.study.evaluate import Evaluator, Route, core_logits, cross_entropy, first_difference, score
+from bitloop.simulate.bounded import bounded_logits
+from bitloop.simulate.reference import labels, prefix_of, simulate, simulate_from
+from bitloop.study.evaluate import Evaluator, Route, Score, core_logits, cross_entropy, first_difference, score
 
 Models = Callable[..., Model]
-ROUTES = tuple(Route)
+EXACT = (Route.CORE, Route.REFERENCE, Route.SUFFIX)
 
 
 def changed(network: Network, tensor: str, spec: str) -> Model:
@@ -37,8 +38,8 @@ def test_all_routes_give_the_same_bits(
     for tensor in network.parameters:
         model = changed(network, tensor, spec)
         expected = bits(simulate(model, pixels))
-        for route in ROUTES:
-            monkeypatch.setattr(Evaluator, "route", lambda self, model, start, route=route: route)
+        for route in EXACT:
+            monkeypatch.setattr(Evaluator, "route", lambda self, model, start, route=route, **_: route)
             np.testing.assert_array_equal(bits(Evaluator(base, pixels).logits(model)), expected)
 
 
@@ -63,7 +64,7 @@ def test_the_suffix_computes_what_the_whole_does(models: Models, drawn_images: I
 
 
 def test_a_cache_too_small_is_not_used(networks: Callable[[str], Network], drawn_images: Images) -> None:
-    network = networks("mlp8k")
+    network = networks("cnn")
     base = quantize(network, parse_recipe("fp32"))
     last = list(network.parameters)[-1].rpartition(".")[0]
     model = changed(network, f"{last}.weights", "int4")
@@ -123,20 +124,93 @@ def test_no_images_have_no_score() -> None:
 
 
 def test_one_wrong_bit_is_a_disagreement(models: Models, drawn_images: Images) -> None:
-    model, pixels = models("mlp8k", "e4m3"), drawn_images.pixels[:30]
-    evaluator = Evaluator(models("mlp8k"), pixels)
-    logits = evaluator.logits(model)
-    assert evaluator.check(model, logits, 20) == 20
-    assert evaluator.check(model, logits, 1000) == 30
-    assert evaluator.check(model, logits, 0) == 0
-    logits.view(np.uint32)[17, 4] ^= 1
+    model, images = models("mlp8k", "e4m3"), drawn_images.first(30)
+    evaluator = Evaluator(models("mlp8k"), images.pixels)
+    worth = score(evaluator.logits(model), images.labels)
+    assert evaluator.check(model, worth, 20) == 20
+    assert evaluator.check(model, worth, 1000) == 30
+    assert evaluator.check(model, worth, 0) == 0
+    worth.logits.view(np.uint32)[17, 4] ^= 1
     with pytest.raises(DisagreementError, match=r"the sweep .* 1 of 20 .* 1 ULP.* image 17"):
-        evaluator.check(model, logits, 20)
+        evaluator.check(model, worth, 20)
 
 
 def test_a_wrong_core_is_a_disagreement(models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, pixels = models("mlp8k", "e4m3"), drawn_images.pixels[:30]
+    model, images = models("mlp8k", "e4m3"), drawn_images.first(30)
     other = models("mlp8k", "e4m2")
+    worth = score(simulate(model, images.pixels), images.labels)
     monkeypatch.setattr("bitloop.study.evaluate.core_logits", lambda _, part: core_logits(other, part))
     with pytest.raises(DisagreementError, match="the compiled core and the numpy reference differ"):
-        Evaluator(model, pixels).check(model, simulate(model, pixels), 20)
+        Evaluator(model, images.pixels).check(model, worth, 20)
+
+
+@pytest.mark.parametrize("name", ["mlp8k", "cnn"])
+def test_labels_by_bounds_are_exact_from_every_layer_on(
+    name: str, networks: Callable[[str], Network], drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = networks(name), drawn_images.first(60)
+    evaluator = Evaluator(quantize(network, parse_recipe("fp32")), images.pixels)
+    monkeypatch.setattr(Evaluator, "route", lambda *_, **__: Route.BOUNDED)
+    for tensor in [*network.parameters, *reversed(list(network.parameters))]:
+        model = changed(network, tensor, "e3m1:pow2")
+        worth = evaluator.score(model, images.labels)
+        exact = score(simulate(model, images.pixels), images.labels)
+        np.testing.assert_array_equal(worth.right, exact.right)
+        assert worth.cross_entropy == pytest.approx(exact.cross_entropy, rel=1e-5)
+        assert worth.bounds is not None
+        assert evaluator.check(model, worth, 20) == 20
+
+
+def test_an_open_label_is_computed_by_the_core(
+    models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = models("mlp8k", "e4m3"), drawn_images.first(30)
+    expected = simulate(model, images.pixels)
+    found = bounded_logits(model, images.pixels)
+    found.logits[5] = found.logits[5, ::-1]  # a wrong label, of which its bound says so
+    found.bounds[5] = 1e6
+    monkeypatch.setattr("bitloop.study.evaluate.bounded_logits", lambda *_: found)
+    monkeypatch.setattr(Evaluator, "route", lambda *_, **__: Route.BOUNDED)
+    worth = Evaluator(model, images.pixels).score(model, images.labels)
+    assert worth.bounds is not None
+    assert worth.bounds[5].tolist() == [0.0] * 10
+    np.testing.assert_array_equal(bits(worth.logits[5:6]), bits(expected[5:6]))
+    np.testing.assert_array_equal(worth.right, labels(expected) == images.labels)
+
+
+@pytest.mark.parametrize(("image", "change"), [(3, 1.01), (7, np.nan)])
+def test_logits_beyond_their_bounds_are_a_disagreement(
+    image: int, change: float, models: Models, drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = models("mlp8k", "e4m3"), drawn_images.first(30)
+    monkeypatch.setattr(Evaluator, "route", lambda *_, **__: Route.BOUNDED)
+    evaluator = Evaluator(model, images.pixels)
+    worth = evaluator.score(model, images.labels)
+    assert worth.bounds is not None
+    worth.logits[image, 2] += np.float32(change * worth.bounds[image].max())
+    with pytest.raises(DisagreementError, match=rf"more than is possible in 1 of 20 .* image {image} "):
+        evaluator.check(model, worth, 20)
+    assert evaluator.check(model, worth, image) == image
+
+
+def test_an_open_label_that_is_another_is_a_disagreement(models: Models, drawn_images: Images) -> None:
+    model, images = models("mlp8k", "e4m3"), drawn_images.first(5)
+    logits = simulate(model, images.pixels)
+    order = logits[2].argsort()
+    logits[2, order[-1]], logits[2, order[-2]] = logits[2, order[-2]], logits[2, order[-1]]
+    worth = Score(labels(logits) == images.labels, 1.0, logits, np.full(logits.shape, np.inf))
+    with pytest.raises(DisagreementError, match="in 1 of 5 "):
+        Evaluator(model, images.pixels).check(model, worth, 5)
+
+
+def test_judging_takes_bounds_only_where_they_are_faster(
+    networks: Callable[[str], Network], drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = networks("cnn")
+    base = quantize(network, parse_recipe("fp32"))
+    for seconds, expected in ((0.0, True), (math.inf, False)):
+        monkeypatch.setattr(Evaluator, "_bounded_seconds", lambda *_, seconds=seconds: seconds)
+        evaluator = Evaluator(base, drawn_images.pixels)
+        assert (evaluator.route(base, None, judging=True) is Route.BOUNDED) is expected
+        assert evaluator.route(base, None) is not Route.BOUNDED
+    assert Evaluator(base, drawn_images.pixels, cache_bytes=100)._may_keep(1000) is False

@@ -271,17 +271,17 @@ def _steps(model: Model) -> list[Step]:
 
 def _step(model: Model, layer: Layer, shape: tuple[int, ...]) -> Callable[[F32], F32]:
     if isinstance(layer, Dense):
-        weights, scale, bias = _parameters(model, layer.name, layer.use_bias)
+        weights, scale, bias = parameters_of(model, layer.name, layer.use_bias)
         return lambda x: kernels.dense(_flatten(x), weights, scale, bias)
     if isinstance(layer, Conv2D):
-        weights, scale, bias = _parameters(model, layer.name, layer.use_bias)
-        before, output = _window(shape, layer.kernel_size, layer.strides, layer.padding)
+        weights, scale, bias = parameters_of(model, layer.name, layer.use_bias)
+        before, output = window_of(shape, layer.kernel_size, layer.strides, layer.padding)
         strides = layer.strides
         return lambda x: kernels.conv2d(x, weights, scale, bias, strides=strides, before=before, output=output)
     if isinstance(layer, MaxPool2D | AveragePool2D):
         pool = kernels.max_pool if isinstance(layer, MaxPool2D) else kernels.average_pool
         window, strides = layer.pool_size, layer.strides
-        before, output = _window(shape, window, strides, layer.padding)
+        before, output = window_of(shape, window, strides, layer.padding)
         return lambda x: pool(x, window, strides, before, output)
     if isinstance(layer, ReLU):
         return kernels.relu
@@ -297,7 +297,7 @@ def _flatten(x: F32) -> F32:
     return x if x.ndim == 2 else x.transpose(1, 2, 0, 3).reshape(-1, x.shape[3])
 
 
-def _window(shape: tuple[int, ...], kernel: Pair, strides: Pair, padding: str) -> tuple[Pair, Pair]:
+def window_of(shape: tuple[int, ...], kernel: Pair, strides: Pair, padding: str) -> tuple[Pair, Pair]:
     """Return padding before and output size, each (y, x), by TensorFlow's rule."""
     before, output = [0, 0], [0, 0]
     for axis in (0, 1):
@@ -310,7 +310,7 @@ def _window(shape: tuple[int, ...], kernel: Pair, strides: Pair, padding: str) -
     return (before[0], before[1]), (output[0], output[1])
 
 
-def _parameters(model: Model, layer: str, use_bias: bool) -> tuple[F32, F32 | None, F32 | None]:
+def parameters_of(model: Model, layer: str, use_bias: bool) -> tuple[F32, F32 | None, F32 | None]:
     """Return decoded weights without their scale, that scale, and biases with theirs applied."""
     tensor = model.tensors[f"{layer}.weights"]
     weights = _finite(tensor.elements(), f"{layer}.weights")

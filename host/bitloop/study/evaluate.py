@@ -1,8 +1,10 @@
 """Labels and logits of many MODELs on the same images: exact, and by the fastest of the exact ways.
 
-There are three: the compiled core, the numpy reference, and the reference from the first layer on that differs from a
-base MODEL, with everything before it computed once. Which is fastest depends on the network and the machine, so it is
-measured on a few images. Which one is taken changes no bit; :meth:`Evaluator.check` holds them together.
+There are three ways to exact logits: the compiled core, the numpy reference, and the reference from the first layer on
+that differs from a base MODEL, with everything before it computed once. Exact labels can be had from a fourth: products
+by BLAS with a proved bound, of which only the images are computed exactly whose label the bound leaves open. Which is
+fastest depends on the network and the machine, so it is measured on a few images. Which one is taken changes no label;
+:meth:`Evaluator.check` holds them together.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from bitloop.native.evaluator import Evaluator as Core
 from bitloop.network.architecture import Conv2D, Dense
 from bitloop.plan.planner import plan
 from bitloop.quantize.model import Model, QuantizedTensor
+from bitloop.simulate.bounded import Bounded, BoundedPrefix, bounded_logits, bounded_logits_from, bounded_prefix_of
 from bitloop.simulate.reference import Prefix, labels, prefix_of, simulate, simulate_from
 
 __all__ = ["Evaluator", "Route", "Score", "core_logits", "cross_entropy", "first_difference", "score"]
@@ -41,6 +44,8 @@ CACHE_BYTES = 512 << 20
 """The most that one evaluator keeps of what enters layers."""
 CORE_ADVANTAGE = 1.2
 """How many times faster than the reference, which is exact by definition, the core must be to be taken."""
+CROSS_ENTROPY_DECIMALS = 5
+"""What is kept of a cross-entropy: the digits behind depend on the BLAS where labels are proved by bounds."""
 _ARENA_BYTES = 1 << 31
 
 
@@ -50,6 +55,7 @@ class Route(Enum):
     CORE = "the compiled core"
     REFERENCE = "the numpy reference"
     SUFFIX = "the numpy reference from the first layer on that differs"
+    BOUNDED = "BLAS with a proved bound, and the core where the bound leaves a label open"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +65,15 @@ class Score:
     Attributes:
         right: bool ``[N]``, whether the label of each image is right.
         cross_entropy: in nats, see :func:`cross_entropy`.
+        logits: float32 ``[N, classes]``.
+        bounds: float64 ``[N, classes]``: how far a device's logits may be from these; None where these are its own.
+            The labels are its own in any case.
     """
 
     right: npt.NDArray[np.bool_]
     cross_entropy: float | None
+    logits: F32
+    bounds: npt.NDArray[np.float64] | None = None
 
     @property
     def correct(self) -> int:
@@ -99,7 +110,7 @@ def score(logits: F32, true: U8) -> Score:
     """
     if not len(logits):
         raise UsageError("there are no images to score")
-    return Score(labels(logits) == true, cross_entropy(logits, true))
+    return Score(labels(logits) == true, cross_entropy(logits, true), logits)
 
 
 def core_logits(model: Model, pixels: U8) -> F32:
@@ -144,8 +155,9 @@ class Evaluator:
         self._uses = max(1, uses)
         self._cache_bytes = cache_bytes
         self._whole: tuple[float, float] | None = None
-        self._routes: dict[str | None, Route] = {}
+        self._routes: dict[tuple[str | None, bool], Route] = {}
         self._prefix: Prefix | None = None
+        self._bounded_prefix: BoundedPrefix | None = None
         self._first = next(
             (layer.name for layer in base.architecture.layers if isinstance(layer, Dense | Conv2D)), None
         )
@@ -158,9 +170,90 @@ class Evaluator:
             ToolchainError: the core cannot be compiled.
             ModelError, UnsupportedLayerError, FormatError: the MODEL cannot be run.
         """
+        start = self._start(model)
+        return self._exact(model, start, self.route(model, start))
+
+    def score(self, model: Model, true: U8) -> Score:
+        """Return what a MODEL is worth.
+
+        Which labels are right is exact: what a device must answer. Logits and cross-entropy are exact too, or as near
+        as binary32 products by BLAS are (``bounds`` is not None then).
+
+        Args:
+            model: of the base's architecture.
+            true: labels ``[N]`` of the images.
+
+        Raises:
+            As :meth:`logits`; UsageError: there are no images.
+        """
+        start = self._start(model)
+        route = self.route(model, start, judging=True)
+        if route is not Route.BOUNDED:
+            return score(self._exact(model, start, route), true)
+        if start is None:
+            return _bounded_score(model, self._pixels, true, bounded_logits(model, self._pixels))
+        if self._bounded_prefix is None or self._bounded_prefix.layer != start:
+            self._bounded_prefix = None  # before the next is made: only one takes memory
+            self._bounded_prefix = bounded_prefix_of(self._base, self._pixels, start)
+        return _bounded_score(model, self._pixels, true, bounded_logits_from(model, self._bounded_prefix))
+
+    def route(self, model: Model, start: str | None, *, judging: bool = False) -> Route:
+        """Return the fastest way for MODELs that differ from layer ``start`` on (None: from the first), measured once.
+
+        Args:
+            model: one of these.
+            start: name of the layer.
+            judging: whether exact labels are enough.
+        """
+        key = start, judging
+        if key not in self._routes:
+            self._routes[key] = self._measure(model, start, judging=judging)
+            _LOGGER.info("from layer %s on: %s", start or "1", self._routes[key].value)
+        return self._routes[key]
+
+    def check(self, model: Model, worth: Score, count: int) -> int:
+        """Compute the first images again in full, by the reference and by the core, and hold all three together.
+
+        Core and reference must have the same bits. So must the logits that are judged, or they must lie within their
+        bounds; and the same images must be right.
+
+        Args:
+            model: what was judged.
+            worth: of :meth:`score`, or of :func:`score` of :meth:`logits`.
+            count: how many images, at most.
+
+        Returns:
+            How many images were compared.
+
+        Raises:
+            DisagreementError: they differ; the image, and who differs, are named.
+        """
+        part = self._pixels[:count]
+        if not len(part):
+            return 0
+        expected = simulate(model, part)
+        _raise_unless_same("the compiled core", core_logits(model, part), expected)
+        judged = worth.logits[: len(part)]
+        if worth.bounds is None:
+            _raise_unless_same("the sweep", judged, expected)
+            return len(part)
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.abs(judged.astype(np.float64) - expected)
+        bounds = worth.bounds[: len(part)]
+        beyond = ~((apart <= bounds) | (judged == expected)).all(axis=1) | (labels(judged) != labels(expected))
+        if beyond.any():
+            raise DisagreementError(
+                f"BLAS and the numpy reference differ by more than is possible in {int(beyond.sum()):,} of "
+                f"{len(part):,} logit vectors, first on image {int(beyond.argmax()):,} of the split: the BLAS or the "
+                "proof is wrong, and no figure can be trusted; please report this"
+            )
+        return len(part)
+
+    def _start(self, model: Model) -> str | None:
         layer = first_difference(self._base, model)
-        start = None if layer == self._first else layer
-        route = self.route(model, start)
+        return None if layer == self._first else layer
+
+    def _exact(self, model: Model, start: str | None, route: Route) -> F32:
         if route is Route.CORE:
             return core_logits(model, self._pixels)
         if route is Route.REFERENCE or start is None:
@@ -170,59 +263,7 @@ class Evaluator:
             self._prefix = prefix_of(self._base, self._pixels, start)
         return simulate_from(model, self._prefix)
 
-    def score(self, model: Model, true: U8) -> Score:
-        """Return what a MODEL is worth: which labels are right, exactly, and the cross-entropy.
-
-        Args:
-            model: of the base's architecture.
-            true: labels ``[N]`` of the images.
-
-        Raises:
-            As :meth:`logits`; UsageError: there are no images.
-        """
-        return score(self.logits(model), true)
-
-    def route(self, model: Model, start: str | None) -> Route:
-        """Return the fastest way for MODELs that differ from layer ``start`` on (None: from the first), measured once.
-
-        Args:
-            model: one of these.
-            start: name of the layer.
-        """
-        if start not in self._routes:
-            self._routes[start] = self._measure(model, start)
-            _LOGGER.info("from layer %s on: %s", start or "1", self._routes[start].value)
-        return self._routes[start]
-
-    def check(self, model: Model, logits: F32, count: int) -> int:
-        """Compute the first images again in full, by the reference and by the core: all three must have the same bits.
-
-        Args:
-            model: what gave the logits.
-            logits: of :meth:`logits`.
-            count: how many images, at most.
-
-        Returns:
-            How many images were compared.
-
-        Raises:
-            DisagreementError: a logit differs; the image, and who differs, are named.
-        """
-        part = self._pixels[:count]
-        if not len(part):
-            return 0
-        expected = simulate(model, part)
-        for who, found in (("the compiled core", core_logits(model, part)), ("the sweep", logits[: len(part)])):
-            comparison = compare_vectors(found, expected)
-            if not comparison.exact:
-                raise DisagreementError(
-                    f"{who} and the numpy reference differ in {len(comparison.failing):,} of {len(part):,} logit "
-                    f"vectors, by up to {comparison.max_ulp:,} ULP, first on image {comparison.failing[0]:,} of the "
-                    "split: one of them is wrong, and no figure can be trusted; please report this"
-                )
-        return len(part)
-
-    def _measure(self, model: Model, start: str | None) -> Route:
+    def _measure(self, model: Model, start: str | None, *, judging: bool) -> Route:
         part = self._pixels[:PROBE_IMAGES]
         if self._whole is None:
             core_logits(model, part[:2])  # the first time it may be compiled
@@ -233,9 +274,52 @@ class Evaluator:
         if start is not None:
             prefix_s, prefix = _timed(lambda: prefix_of(self._base, part, start))
             suffix_s = _timed(lambda: simulate_from(model, prefix))[0] + prefix_s / self._uses
-            if suffix_s < best_s and prefix.size_bytes * len(self._pixels) <= self._cache_bytes * len(part):
+            if suffix_s < best_s and self._may_keep(prefix.size_bytes):
                 best, best_s = Route.SUFFIX, suffix_s
-        return Route.CORE if CORE_ADVANTAGE * core_s < best_s else best
+        if CORE_ADVANTAGE * core_s < best_s:
+            best, best_s = Route.CORE, core_s
+        if judging and self._bounded_seconds(model, start) < best_s:
+            best = Route.BOUNDED
+        return best
+
+    def _bounded_seconds(self, model: Model, start: str | None) -> float:
+        """Return how long it takes to judge the first images with bounds; infinity if what is kept were too much."""
+        part = self._pixels[:PROBE_IMAGES]
+        true = np.zeros(len(part), np.uint8)
+        bounded_logits(model, part[:2])
+        if start is None:
+            return _timed(lambda: _bounded_score(model, part, true, bounded_logits(model, part)))[0]
+        prefix_s, prefix = _timed(lambda: bounded_prefix_of(self._base, part, start))
+        if not self._may_keep(prefix.size_bytes):
+            return math.inf
+        judged_s = _timed(lambda: _bounded_score(model, part, true, bounded_logits_from(model, prefix)))[0]
+        return judged_s + prefix_s / self._uses
+
+    def _may_keep(self, size_bytes: int) -> bool:
+        """Tell whether what takes so much of the first images takes too much of all."""
+        return size_bytes * len(self._pixels) <= self._cache_bytes * min(PROBE_IMAGES, len(self._pixels))
+
+
+def _bounded_score(model: Model, pixels: U8, true: U8, found: Bounded) -> Score:
+    """Judge logits with bounds; where a label is open, the core computes it."""
+    if not len(pixels):
+        raise UsageError("there are no images to score")
+    logits, bounds = found.logits.copy(), found.bounds.copy()
+    open_labels = ~found.decided
+    if open_labels.any():
+        logits[open_labels] = core_logits(model, pixels[open_labels])
+        bounds[open_labels] = 0.0
+    return Score(labels(logits) == true, cross_entropy(logits, true), logits, bounds)
+
+
+def _raise_unless_same(who: str, found: F32, expected: F32) -> None:
+    comparison = compare_vectors(found, expected)
+    if not comparison.exact:
+        raise DisagreementError(
+            f"{who} and the numpy reference differ in {len(comparison.failing):,} of {len(expected):,} logit "
+            f"vectors, by up to {comparison.max_ulp:,} ULP, first on image {comparison.failing[0]:,} of the "
+            "split: one of them is wrong, and no figure can be trusted; please report this"
+        )
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

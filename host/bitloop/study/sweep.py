@@ -265,11 +265,10 @@ def _verify(work: _Work, outcomes: dict[str, Outcome], winner: Row | None) -> di
     chosen = [cell for cell in work.cells if cell == BASE or (winner is not None and cell.key == winner.cell)]
     for number, cell in enumerate(chosen, start=1):
         model = quantize(work.network, recipe_of(cell, work.others))
-        logits = evaluator.logits(model)
-        verified[cell.key] = evaluator.check(model, logits, len(part))
+        worth = score(evaluator.logits(model), part.labels)
+        verified[cell.key] = evaluator.check(model, worth, len(part))
         measured = outcomes[cell.key].measured
-        right = score(logits, part.labels).right
-        if measured is None or (measured.right_images(len(work.images))[: len(part)] != right).any():
+        if measured is None or (measured.right_images(len(work.images))[: len(part)] != worth.right).any():
             raise DisagreementError(
                 f"cell {cell.key}: measured again, other images are labelled right; its line was changed, or this "
                 "machine computes wrongly: begin the sweep anew in another folder"

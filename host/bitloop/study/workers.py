@@ -27,7 +27,7 @@ from bitloop.errors import BitloopError, FormatError, WorkerError
 from bitloop.network.architecture import Architecture
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
-from bitloop.study.evaluate import Evaluator, score
+from bitloop.study.evaluate import CROSS_ENTROPY_DECIMALS, Evaluator
 from bitloop.study.grid import BASE, Cell, base_recipe, recipe_of
 from bitloop.study.results import Measured, Outcome, pack_right
 
@@ -94,14 +94,13 @@ class Measurer:
             if cell == BASE:
                 raise
             return Outcome.of_cell(cell, refused=str(error))
-        logits = self._evaluator.logits(model)
-        worth = score(logits, self._job.labels)
-        checked = self._evaluator.check(model, logits, self._job.checked)
-        sizes = model.sizes
+        worth = self._evaluator.score(model, self._job.labels)
+        checked = self._evaluator.check(model, worth, self._job.checked)
+        sizes, entropy = model.sizes, worth.cross_entropy
         measured = Measured(
             model_sha256=model.sha256,
             correct=worth.correct,
-            cross_entropy=worth.cross_entropy,
+            cross_entropy=None if entropy is None else round(entropy, CROSS_ENTROPY_DECIMALS),
             weights_bytes=sizes.weights,
             biases_bytes=sizes.biases,
             scales_bytes=sizes.scales,
