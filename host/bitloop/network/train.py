@@ -16,14 +16,13 @@ from bitloop.data.dataset import CLASSES, Dataset, Images
 from bitloop.data.splits import Split
 from bitloop.errors import NetworkError
 from bitloop.network.architecture import Architecture, Conv2D, Dense, Softmax
+from bitloop.network.augment import augment
 from bitloop.network.export import build_keras, to_keras
 from bitloop.network.keras_runtime import import_keras_package, import_tensorflow
 from bitloop.network.network import Network
-from bitloop.network.settings import Loss, TrainingSettings
-from bitloop.network.zoo import ZOO
+from bitloop.network.settings import Loss, TrainingSettings, train_command
 
 F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
@@ -69,32 +68,21 @@ class ModelWrapper(Protocol):
 def train(
     architecture: Architecture,
     dataset: Dataset,
+    settings: TrainingSettings | None = None,
     *,
-    seed: int = 1,
-    epochs: int = 20,
-    batch_size: int = 128,
-    learning_rate: float = 0.002,
-    patience: int = 6,
-    loss: Loss = "cross_entropy",
-    augment: int = 0,
     progress: ProgressCallback | None = None,
     start: Network | None = None,
     wrapper: ModelWrapper | None = None,
 ) -> Network:
     """Train a network with Adam and return it as it was after its best epoch on the search split.
 
-    The same arguments, versions and machine give the same network. :class:`TrainingSettings` explains the settings.
+    The same arguments, versions and machine give the same network.
 
     Args:
         architecture: What to train; it must give 10 logits.
-        dataset: Trained on its train split, judged on search, measured once at the end on confirm.
-        seed: Seed of everything random.
-        epochs: Most epochs.
-        batch_size: Images a step; what is left over at an epoch's end is left out of it.
-        learning_rate: At the start; it falls to zero along half a cosine.
-        patience: Epochs without improvement before it stops.
-        loss: "cross_entropy" or "squared_error".
-        augment: Most pixels of shift.
+        dataset: Trained on its train split, judged on search, measured once at the end on confirm. What is left over
+            at an epoch's end, less than a batch, is left out of it.
+        settings: How; None for the defaults.
         progress: Called after each step.
         start: Parameters of the same architecture to begin with. They count as epoch 0 when the best one is chosen.
         wrapper: Wraps the Keras model.
@@ -103,10 +91,10 @@ def train(
         The network, with command, settings, versions and accuracies in its metadata.
 
     Raises:
-        UsageError: A setting makes no sense, or Keras is not installed.
+        UsageError: Keras is not installed.
         NetworkError: The architecture does not fit the data set or the start, or training diverged.
     """
-    settings = TrainingSettings(seed, epochs, batch_size, learning_rate, patience, loss, augment)
+    settings = settings or TrainingSettings()
     images, search = dataset.split(Split.TRAIN), dataset.split(Split.SEARCH)
     _check_fit(architecture, images)
     if start is not None:
@@ -117,8 +105,8 @@ def train(
     if wrapper is not None:
         model = wrapper.wrap(keras, model)
     steps = max(len(images) // settings.batch_size, 1)
-    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
-    model.compile(optimizer=keras.optimizers.Adam(schedule), loss=_loss(keras, architecture, settings.loss))
+    optimizer = keras.optimizers.Adam(_learning_rate(keras, settings, steps))
+    model.compile(optimizer=optimizer, loss=_loss(keras, architecture, settings.loss))
 
     generator = np.random.default_rng(settings.seed)
     best_accuracy, best_epoch, best_weights = -1.0, 0, model.get_weights()
@@ -160,14 +148,6 @@ def train(
     return Network(architecture, _parameters(architecture, model), dataset.name, metadata)
 
 
-def train_command(name: str, dataset: str, settings: TrainingSettings) -> str:
-    """Return the command line that trains so; a zoo network's own settings need not be spelt out."""
-    entry = ZOO.get(name)
-    if entry is not None and entry.dataset == dataset and entry.settings == settings:
-        return entry.train_command
-    return f"bitloop train {name} --dataset {dataset} {settings.arguments()}"
-
-
 def _check_fit(architecture: Architecture, images: Images) -> None:
     if architecture.input_shape != images.pixels.shape[1:]:
         raise NetworkError(
@@ -196,6 +176,12 @@ def _fix_randomness(keras: Any, seed: int) -> None:
         import_tensorflow().config.experimental.enable_op_determinism()
 
 
+def _learning_rate(keras: Any, settings: TrainingSettings, steps: int) -> Any:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
+
+
 def _loss(keras: Any, architecture: Architecture, loss: Loss) -> Any:
     """Return a loss over logits and one-hot labels."""
     if loss == "cross_entropy":
@@ -210,35 +196,15 @@ def _loss(keras: Any, architecture: Architecture, loss: Loss) -> Any:
 
 
 def _batches(images: Images, settings: TrainingSettings, generator: np.random.Generator) -> Iterator[tuple[F32, F32]]:
-    """Yield pixels float32 [B, H, W, C] from 0 to 1 and one-hot labels float32 [B, 10], in a new order."""
-    one_hot = np.eye(CLASSES, dtype=np.float32)
+    """Yield pixels float32 [B, H, W, C] from 0 to 1 and targets float32 [B, 10], in a new order."""
+    spread = settings.label_smoothing
+    one_hot = (np.eye(CLASSES) * (1 - spread) + spread / CLASSES).astype(np.float32)
     order = generator.permutation(len(images))
     size = min(settings.batch_size, len(images))
     for start in range(0, len(images) - size + 1, size):
         chosen = order[start : start + size]
-        pixels = images.pixels[chosen]
-        if settings.augment:
-            pixels = shift(pixels, generator.integers(-settings.augment, settings.augment + 1, (size, 2)))
+        pixels = augment(images.pixels[chosen], settings, generator)
         yield pixels.astype(np.float32) / np.float32(255), one_hot[images.labels[chosen]]
-
-
-def shift(pixels: U8, offsets: npt.NDArray[np.int64]) -> U8:
-    """Move each image, with background (0) moving in.
-
-    Args:
-        pixels: uint8 [N, H, W, C].
-        offsets: int [N, 2], rows down and columns to the right.
-
-    Returns:
-        uint8 [N, H, W, C].
-    """
-    count, height, width, _ = pixels.shape
-    room = int(np.abs(offsets).max(initial=0))
-    padded = np.pad(pixels, ((0, 0), (room, room), (room, room), (0, 0)))
-    rows = room - offsets[:, :1] + np.arange(height)
-    columns = room - offsets[:, 1:] + np.arange(width)
-    moved: U8 = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
 
 
 def _accuracy(model: Any, images: Images) -> float:

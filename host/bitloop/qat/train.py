@@ -11,7 +11,7 @@ from bitloop.data.dataset import Dataset
 from bitloop.data.splits import Split
 from bitloop.network.architecture import Architecture
 from bitloop.network.network import Network, load_network
-from bitloop.network.settings import TrainingSettings
+from bitloop.network.settings import SCRATCH, RecipeTexts, TrainingSettings, train_command
 from bitloop.network.train import ProgressCallback, train
 from bitloop.network.zoo import ZOO
 from bitloop.qat.layers import FakeQuantizer
@@ -19,9 +19,6 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import Recipe
 from bitloop.simulate.reference import labels, simulate
-
-SCRATCH = "scratch"
-"""In place of a warm start: begin with random parameters."""
 
 
 def find_start(name: str, source: str | None) -> tuple[str, Network | None]:
@@ -76,13 +73,7 @@ def train_quantized(
     trained = train(
         architecture,
         dataset,
-        seed=settings.seed,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        patience=settings.patience,
-        loss=settings.loss,
-        augment=settings.augment,
+        settings,
         progress=progress,
         start=start,
         wrapper=FakeQuantizer(recipe),
@@ -90,7 +81,7 @@ def train_quantized(
     model = quantize(trained, recipe)
     metadata = {
         **trained.metadata,
-        "command": f"{trained.metadata['command']} {_arguments(recipe, start_name)}",
+        "command": train_command(architecture.name, dataset.name, settings, _texts(recipe, start_name)),
         "qat": recipe.to_dict(),
         "start": {"network": start_name, "sha256": None if start is None else _hash(start)},
         "search_accuracy": _exact_accuracy(model, dataset, Split.SEARCH),
@@ -99,10 +90,10 @@ def train_quantized(
     return Network(architecture, trained.parameters, dataset.name, metadata)
 
 
-def _arguments(recipe: Recipe, start_name: str) -> str:
+def _texts(recipe: Recipe, start_name: str) -> RecipeTexts:
     texts: dict[str, Any] = recipe.to_dict()
-    overrides = "".join(f" --set {name}={spec}" for name, spec in texts["overrides"].items())
-    return f"--qat {texts['weights']} --qat-biases {texts['biases']}{overrides} --from {start_name}"
+    overrides = tuple(f"{name}={spec}" for name, spec in texts["overrides"].items())
+    return RecipeTexts(texts["weights"], texts["biases"], overrides, start_name)
 
 
 def _hash(network: Network) -> str:

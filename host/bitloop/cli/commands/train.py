@@ -13,6 +13,8 @@ from bitloop.errors import UsageError
 if TYPE_CHECKING:
     from bitloop.network.train import TrainingProgress
 
+NO_QAT = "none"
+
 
 @console.handled
 def train(
@@ -36,9 +38,30 @@ def train(
     augment: Annotated[
         int | None, typer.Option(min=0, help="Shift images by up to so many pixels.", show_default=False)
     ] = None,
+    rotate: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DEGREES", help="Turn images by up to so much either way.", show_default=False),
+    ] = None,
+    zoom: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PERCENT", help="Scale images by up to so much either way.", show_default=False),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SHARE", help="Of each label, spread over all classes.", show_default=False),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the learning rate: cosine (falls to zero) or constant.", show_default=False)
+    ] = None,
     qat: Annotated[
         str | None,
-        typer.Option("--qat", metavar="SPEC", help="Train for weights quantized so, e.g. int4:channel or ternary."),
+        typer.Option(
+            "--qat",
+            metavar="SPEC|none",
+            help="Train for weights quantized so, e.g. int4:channel or ternary; none: in binary32 "
+            "(for a network whose own training quantizes).",
+            show_default=False,
+        ),
     ] = None,
     qat_biases: Annotated[
         str | None,
@@ -60,10 +83,10 @@ def train(
     """Train a network on Keras; options that are left out are what the zoo's own network was trained with."""
     from dataclasses import replace  # noqa: PLC0415 - beside the rest
 
-    from bitloop.network.settings import LOSSES  # noqa: PLC0415 - numpy
+    from bitloop.network.settings import SCRATCH  # noqa: PLC0415 - beside the rest
     from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
     from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
-    from bitloop.qat import SCRATCH, find_start, train_quantized  # noqa: PLC0415 - numpy
+    from bitloop.qat import find_start, train_quantized  # noqa: PLC0415 - numpy
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     entry = zoo_entry(name)
@@ -72,23 +95,31 @@ def train(
         raise UsageError(f"{target} does not end with .npz, as a network's file does")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; name another file with --out, or say --force to replace it")
-    settings = entry.settings
-    losses = {each.replace("_", "-"): each for each in LOSSES}
-    if loss is not None and loss.replace("_", "-") not in losses:
-        raise UsageError(f"unknown loss {loss!r}; there are {', '.join(losses)}")
-    settings = replace(
-        settings,
-        seed=settings.seed if seed is None else seed,
-        epochs=settings.epochs if epochs is None else epochs,
-        batch_size=settings.batch_size if batch_size is None else batch_size,
-        learning_rate=settings.learning_rate if learning_rate is None else learning_rate,
-        patience=settings.patience if patience is None else patience,
-        loss=settings.loss if loss is None else losses[loss.replace("_", "-")],
-        augment=settings.augment if augment is None else augment,
-    )
-    if qat is None and (qat_biases is not None or overrides or start is not None):
-        raise UsageError("--qat-biases, --set and --from go with --qat; name the weights' format with --qat SPEC")
-    recipe = None if qat is None else parse_recipe(qat, qat_biases, overrides or ())
+    given = {
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+        "loss": None if loss is None else loss.replace("-", "_"),
+        "augment": augment,
+        "rotate": rotate,
+        "zoom": zoom,
+        "label_smoothing": label_smoothing,
+        "schedule": schedule,
+    }
+    settings = replace(entry.settings, **{name: value for name, value in given.items() if value is not None})
+    if qat in (None, NO_QAT) and (qat_biases is not None or overrides):
+        raise UsageError("--qat-biases and --set go with --qat; name the weights' format with --qat SPEC")
+    texts = entry.recipe if qat is None else None
+    if qat not in (None, NO_QAT):
+        recipe = parse_recipe(qat, qat_biases, overrides or ())
+    elif texts is not None:
+        recipe, start = parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
+    else:
+        recipe = None
+    if start is not None and recipe is None:
+        raise UsageError("--from goes with --qat; name the weights' format with --qat SPEC")
     start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
     dataset = sources.load_dataset(data, entry.dataset)
     with console.progress() as step:
@@ -112,18 +143,7 @@ def train(
                 progress=show,
             )
         else:
-            network = train_network(
-                entry.architecture,
-                dataset,
-                seed=settings.seed,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-                patience=settings.patience,
-                loss=settings.loss,
-                augment=settings.augment,
-                progress=show,
-            )
+            network = train_network(entry.architecture, dataset, settings, progress=show)
     network.save_npz(target)
     metadata = dict(network.metadata)
     if as_json:
