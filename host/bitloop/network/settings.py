@@ -78,7 +78,7 @@ class TrainingSettings:
             raise UsageError(f"unknown schedule {self.schedule!r}; known are {', '.join(SCHEDULES)}")
 
     def arguments(self) -> str:
-        """Return the settings as options of ``bitloop train``: seven always, the others where they are not the default."""
+        """Return the settings as options of ``bitloop train``: seven always, others unless they are the default."""
         said = (field for field in fields(self) if field.name in _ALWAYS_SAID or self._differs(field.name))
         pairs = ((field.name.replace("_", "-"), getattr(self, field.name)) for field in said)
         return " ".join(f"--{name} {str(value).removesuffix('.0').replace('_', '-')}" for name, value in pairs)

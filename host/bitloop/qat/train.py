@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ def train_quantized(
     start_name: str = SCRATCH,
     settings: TrainingSettings | None = None,
     progress: ProgressCallback | None = None,
+    checkpoint: Path | None = None,
 ) -> Network:
     """Train a network so that it is good once it is quantized by ``recipe``.
 
@@ -60,12 +61,13 @@ def train_quantized(
         start_name: What the metadata calls them.
         settings: Of the training.
         progress: Called after each step.
+        checkpoint: File that keeps where the training stands, as for :func:`bitloop.network.train.train`.
 
     Returns:
         The network in binary32, to be quantized by ``recipe``.
 
     Raises:
-        UsageError: Keras is not installed.
+        UsageError: Keras is not installed, or the checkpoint is of another training.
         NetworkError: Architecture, data set and start do not fit, or training diverged.
         FormatError: The recipe cannot be trained with, or names a tensor the network lacks.
     """
@@ -76,6 +78,7 @@ def train_quantized(
         settings,
         progress=progress,
         start=start,
+        checkpoint=checkpoint,
         wrapper=FakeQuantizer(recipe),
     )
     model = quantize(trained, recipe)
@@ -83,7 +86,7 @@ def train_quantized(
         **trained.metadata,
         "command": train_command(architecture.name, dataset.name, settings, _texts(recipe, start_name)),
         "qat": recipe.to_dict(),
-        "start": {"network": start_name, "sha256": None if start is None else _hash(start)},
+        "start": {"network": start_name, "sha256": None if start is None else start.sha256},
         "search_accuracy": _exact_accuracy(model, dataset, Split.SEARCH),
         "confirm_accuracy": _exact_accuracy(model, dataset, Split.CONFIRM),
     }
@@ -94,14 +97,6 @@ def _texts(recipe: Recipe, start_name: str) -> RecipeTexts:
     texts: dict[str, Any] = recipe.to_dict()
     overrides = tuple(f"{name}={spec}" for name, spec in texts["overrides"].items())
     return RecipeTexts(texts["weights"], texts["biases"], overrides, start_name)
-
-
-def _hash(network: Network) -> str:
-    """Return the SHA-256 of the parameters' bytes, little-endian, in the network's order."""
-    digest = hashlib.sha256()
-    for array in network.parameters.values():
-        digest.update(array.astype("<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _exact_accuracy(model: Model, dataset: Dataset, split: Split) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from bitloop.errors import UsageError
 
 if TYPE_CHECKING:
     from bitloop.network.train import TrainingProgress
+    from bitloop.network.zoo import ZooEntry
+    from bitloop.quantize.recipe import Recipe
 
 NO_QAT = "none"
 
@@ -77,6 +80,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE.npz",
+            help="Keep where the training stands after each epoch; the same command goes on from there.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -87,7 +99,6 @@ def train(
     from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
     from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
     from bitloop.qat import find_start, train_quantized  # noqa: PLC0415 - numpy
-    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     entry = zoo_entry(name)
     target = out or Path(f"{name}.npz")
@@ -95,7 +106,7 @@ def train(
         raise UsageError(f"{target} does not end with .npz, as a network's file does")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; name another file with --out, or say --force to replace it")
-    given = {
+    given: dict[str, Any] = {
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -109,17 +120,9 @@ def train(
         "schedule": schedule,
     }
     settings = replace(entry.settings, **{name: value for name, value in given.items() if value is not None})
-    if qat in (None, NO_QAT) and (qat_biases is not None or overrides):
-        raise UsageError("--qat-biases and --set go with --qat; name the weights' format with --qat SPEC")
-    texts = entry.recipe if qat is None else None
-    if qat not in (None, NO_QAT):
-        recipe = parse_recipe(qat, qat_biases, overrides or ())
-    elif texts is not None:
-        recipe, start = parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
-    else:
-        recipe = None
-    if start is not None and recipe is None:
-        raise UsageError("--from goes with --qat; name the weights' format with --qat SPEC")
+    recipe, start = _recipe_of(entry, qat, qat_biases, overrides or (), start)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, target)
     start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
     dataset = sources.load_dataset(data, entry.dataset)
     with console.progress() as step:
@@ -141,9 +144,10 @@ def train(
                 start_name=start_name,
                 settings=settings,
                 progress=show,
+                checkpoint=checkpoint,
             )
         else:
-            network = train_network(entry.architecture, dataset, settings, progress=show)
+            network = train_network(entry.architecture, dataset, settings, progress=show, checkpoint=checkpoint)
     network.save_npz(target)
     metadata = dict(network.metadata)
     if as_json:
@@ -159,6 +163,40 @@ def train(
         ("again with", str(metadata["command"])),
     ]
     console.print_table(f"{target}", ("", ""), rows)
+
+
+def _recipe_of(
+    entry: ZooEntry, qat: str | None, biases: str | None, overrides: Sequence[str], start: str | None
+) -> tuple[Recipe | None, str | None]:
+    """Return what to train for, and what to start from; with no --qat, what the zoo's own training does.
+
+    Raises:
+        UsageError: Something was said that goes with --qat.
+        FormatError: A spec cannot be read.
+    """
+    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
+
+    texts = entry.recipe if qat is None else None
+    if qat in (None, NO_QAT):
+        others = {"--qat-biases": biases, "--set": overrides, "--from": None if texts is not None else start}
+        if any(others.values()):
+            said = " and ".join(name for name, value in others.items() if value)
+            raise UsageError(f"{said} go with --qat; name the weights' format with --qat SPEC")
+    if texts is not None:
+        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
+    return None if qat in (None, NO_QAT) else parse_recipe(str(qat), biases, overrides), start
+
+
+def _check_checkpoint(checkpoint: Path, target: Path) -> None:
+    """Say whether training goes on, before it does.
+
+    Raises:
+        UsageError: The file's name cannot be a checkpoint's.
+    """
+    if checkpoint.suffix.lower() != ".npz" or checkpoint.absolute() == target.absolute():
+        raise UsageError(f"{checkpoint} must end with .npz and be another file than the network's, {target}")
+    if checkpoint.exists():
+        console.say(f"going on from {checkpoint}")
 
 
 def _qat_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
