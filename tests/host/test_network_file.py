@@ -174,7 +174,7 @@ def test_damaged_members_are_refused(changes: dict[str, Any], message: str, tmp_
 
 def test_a_zip_bomb_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = archive(tmp_path / "small.npz")
-    monkeypatch.setattr("bitloop.network.network.MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr("bitloop.network.npz.MAX_MODEL_BYTES", 1000)
     monkeypatch.setattr(zipfile.ZipFile, "read", None)
     with pytest.raises(NetworkError, match="unpacks to more than 1000"):
         load_network(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ import pytest
 
 from bitloop.data import Dataset, Split
 from bitloop.errors import NetworkError, UsageError
-from bitloop.network import ZOO, Architecture, Dense, Flatten, Softmax
-from bitloop.network.settings import TrainingSettings
-from bitloop.network.train import TrainingProgress, shift, train, train_command
+from bitloop.network import ZOO, Architecture, Dense, Flatten, Network, Softmax
+from bitloop.network.settings import RecipeTexts, TrainingSettings, train_command
+from bitloop.network.train import TrainingProgress, train
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 needs_keras = pytest.mark.skipif(
@@ -51,6 +53,11 @@ def blobs(count: int = 400, light: int = 120) -> Dataset:
         ({"augment": 9}, "augment .* from 0 to 8"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"rotate": -1.0}, "rotate must be from 0 to 180 degrees, not -1.0"),
+        ({"rotate": float("nan")}, "rotate"),
+        ({"zoom": 51}, "zoom must be from 0 to 50 percent, not 51"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be from 0 to below 1, not 1.0"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; known are cosine, constant"),
         ({"loss": "hinge"}, "unknown loss 'hinge'; known are cross_entropy, squared_error"),
     ],
 )
@@ -65,16 +72,14 @@ def test_the_command_names_every_setting() -> None:
         "bitloop train small --dataset digits --seed 3 --epochs 5 --batch-size 64 --learning-rate 0.01 --patience 2 "
         "--loss squared-error --augment 1"
     )
-
-
-def test_shifting_by_hand() -> None:
-    image = np.arange(1, 10, dtype=np.uint8).reshape(1, 3, 3, 1)
-    both = np.concatenate([image, image, image])
-    moved = shift(both, np.array([[1, 0], [0, -2], [0, 0]]))
-    assert moved[0, :, :, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
-    assert moved[1, :, :, 0].tolist() == [[3, 0, 0], [6, 0, 0], [9, 0, 0]]
-    assert np.array_equal(moved[2], image[0])
-    assert np.array_equal(shift(both, np.zeros((3, 2), np.int64)), both)
+    more = replace(settings, rotate=10.0, zoom=2.5, label_smoothing=0.1, schedule="constant")
+    recipe = RecipeTexts("ternary", "e4m3", ("a.weights=int4", "a.biases=fp32"), "mlp")
+    assert train_command("small", "digits", more, recipe) == (
+        train_command("small", "digits", settings)
+        + " --rotate 10 --zoom 2.5 --label-smoothing 0.1 --schedule constant"
+        + " --qat ternary --qat-biases e4m3 --set a.weights=int4 --set a.biases=fp32 --from mlp"
+    )
+    assert recipe.quantize_arguments() == "--weights ternary --biases e4m3 --set a.weights=int4 --set a.biases=fp32"
 
 
 def test_a_missing_keras_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +99,10 @@ def test_an_architecture_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(("loss", "epochs"), [("cross_entropy", 8), ("squared_error", 15)])
 def test_a_training_learns_and_repeats_itself(loss: Any, epochs: int) -> None:
     steps: list[TrainingProgress] = []
-    settings: dict[str, Any] = {"seed": 4, "epochs": epochs, "batch_size": 40, "loss": loss}
-    settings["learning_rate"] = 0.005
-    network = train(SMALL, blobs(), **settings, patience=epochs, progress=steps.append)
+    settings = TrainingSettings(
+        seed=4, epochs=epochs, batch_size=40, learning_rate=0.005, patience=epochs, loss=loss, rotate=3.0
+    )
+    network = train(SMALL, blobs(), settings, progress=steps.append)
     assert network.metadata["search_accuracy"] > 0.9
     assert network.metadata["confirm_accuracy"] > 0.9
     assert network.metadata["command"].startswith(f"bitloop train small --dataset blobs --seed 4 --epochs {epochs}")
@@ -108,10 +114,10 @@ def test_a_training_learns_and_repeats_itself(loss: Any, epochs: int) -> None:
     assert all((state.steps, state.epochs) == (10, epochs) for state in steps)
     assert len(steps) == 10 * len(finished)
     assert steps[-1].best_accuracy == max(s.search_accuracy for s in finished) == network.metadata["search_accuracy"]
-    again = train(SMALL, blobs(), **settings, patience=epochs)
+    again = train(SMALL, blobs(), settings)
     for key, array in network.parameters.items():
         assert again.parameters[key].tobytes() == array.tobytes()
-    other = train(SMALL, blobs(), **{**settings, "seed": 5}, patience=epochs)
+    other = train(SMALL, blobs(), replace(settings, seed=5))
     assert other.parameters["out.weights"].tobytes() != network.parameters["out.weights"].tobytes()
 
 
@@ -121,11 +127,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
     network = train(
         SMALL,
         blobs(light=8),  # hard enough for the accuracy to go up and down
-        seed=4,
-        epochs=60,
-        batch_size=40,
-        learning_rate=0.05,
-        patience=3,
+        TrainingSettings(seed=4, epochs=60, batch_size=40, learning_rate=0.05, patience=3),
         progress=lambda state: seen.append(state.search_accuracy) if state.search_accuracy is not None else None,
     )
     best = int(np.argmax(seen)) + 1
@@ -138,12 +140,60 @@ def test_the_best_epoch_is_kept_and_patience_ends_it() -> None:
     assert np.mean(logits.argmax(axis=1) == images.labels) == pytest.approx(max(seen))
 
 
+def of_one_class(shares: dict[int, int]) -> tuple[Dataset, Network]:
+    """Blank images with so many of each label, and a network that answers all of them with the same logits."""
+    labels = np.repeat(list(shares), list(shares.values())).astype(np.uint8)
+    pixels = np.zeros((len(labels), 28, 28, 1), np.uint8)
+    dataset = Dataset.build("blank", "ef" * 32, "here", dict.fromkeys(Split, (pixels, labels, np.arange(len(labels)))))
+    biases = np.linspace(-1, 1, 10, dtype=np.float32)
+    return dataset, Network(SMALL, {"out.weights": np.zeros((784, 10), np.float32), "out.biases": biases})
+
+
+@needs_keras
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_the_loss_is_the_mean_of_the_epoch_with_smoothed_labels(loss: Any, spread: float) -> None:
+    """Parameters stay as they are, so each epoch's loss follows from the labels by hand."""
+    dataset, start = of_one_class({3: 30, 9: 10})
+    seen: list[TrainingProgress] = []
+    settings = TrainingSettings(epochs=2, batch_size=4, learning_rate=1e-30, loss=loss, label_smoothing=spread)
+    train(SMALL, dataset, settings, start=start, progress=seen.append)
+    exponentials = np.exp(np.linspace(-1, 1, 10))
+    outputs = exponentials / exponentials.sum()
+    losses = {}
+    for label in (3, 9):
+        target = np.array([spread / 10 + (1 - spread) * (position == label) for position in range(10)])
+        errors = -target * np.log(outputs) * 10 if loss == "cross_entropy" else (outputs - target) ** 2
+        losses[label] = errors.mean()
+    for state in seen:
+        if state.step == state.steps:
+            assert state.loss == pytest.approx(0.75 * losses[3] + 0.25 * losses[9], rel=1e-5)
+
+
+@needs_keras
+@pytest.mark.parametrize(("schedule", "rates"), [("cosine", [1.0, 0.75, 0.25]), ("constant", [1.0, 1.0, 1.0])])
+def test_the_learning_rate_falls_unless_it_is_constant(schedule: Any, rates: list[float], tmp_path: Path) -> None:
+    """Adam moves a parameter whose gradient stays as it is by the learning rate a step; here an epoch is one step."""
+    dataset, start = of_one_class({3: 40})
+    file, seen = tmp_path / "checkpoint.npz", [start.parameters["out.biases"]]
+
+    def look(_: TrainingProgress) -> None:
+        with np.load(file) as arrays:
+            seen.append(arrays["now.out.biases"])
+
+    settings = TrainingSettings(epochs=3, batch_size=40, learning_rate=1e-3, patience=9, schedule=schedule)
+    train(SMALL, dataset, settings, start=start, checkpoint=file, progress=look)
+    signs = np.where(np.arange(10) == 3, 1e-3, -1e-3)
+    np.testing.assert_allclose(np.diff(seen, axis=0), np.outer(rates, signs), rtol=0.01)
+
+
 @needs_keras
 def test_a_training_that_diverges_says_so() -> None:
+    settings = TrainingSettings(epochs=1, batch_size=40, learning_rate=1e38, loss="squared_error")
     with pytest.raises(NetworkError, match=r"diverged in epoch 1.*smaller learning rate"):
-        train(SMALL, blobs(), epochs=1, batch_size=40, learning_rate=1e38, loss="squared_error")
+        train(SMALL, blobs(), settings)
 
 
 def test_the_zoo_settings_are_valid() -> None:
     for entry in ZOO.values():
-        assert entry.train_command == train_command(entry.name, entry.dataset, entry.settings)
+        assert entry.train_command == train_command(entry.name, entry.dataset, entry.settings, entry.recipe)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +17,8 @@ import numpy.typing as npt
 from bitloop.errors import NetworkError
 from bitloop.files import write_atomically
 from bitloop.network.architecture import Architecture
+from bitloop.network.npz import DAMAGE, pop_text, read_members
 from bitloop.network.zoo import ZOO
-from bitloop.spec import MAX_MODEL_BYTES
 
 F32 = npt.NDArray[np.float32]
 
@@ -67,6 +65,14 @@ class Network:
         """The architecture's name."""
         return self.architecture.name
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the parameters' bytes, little-endian, in the layers' order; in hex."""
+        digest = hashlib.sha256()
+        for array in self.parameters.values():
+            digest.update(array.astype("<f4").tobytes())
+        return digest.hexdigest()
+
     def save_npz(self, path: Path | str) -> None:
         """Write architecture, parameters and metadata as one compressed ``.npz`` without pickles, atomically.
 
@@ -103,21 +109,16 @@ class Network:
         """
         source = Path(path)
         try:
-            return cls._from_members(_read_members(source))
+            return cls._from_members(read_members(source))
         except NetworkError as error:
             raise type(error)(f"cannot read a network from {source}: {error}") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             reason = str(error) or type(error).__name__
             raise NetworkError(f"cannot read a network from {source}: {reason}; expected a .npz of bitloop") from error
 
     @classmethod
     def _from_members(cls, members: dict[str, npt.NDArray[Any]]) -> Network:
-        texts: dict[str, str] = {}
-        for key in _TEXTS:
-            array = members.pop(key, None)
-            if array is None or array.shape != () or array.dtype.kind != "U":
-                raise NetworkError(f"the file has no text {key!r}, so bitloop did not write it")
-            texts[key] = str(array[()])
+        texts = {key: pop_text(members, key) for key in _TEXTS}
         if texts["format"] != NPZ_FORMAT:
             raise NetworkError(f"the file's format is {texts['format']!r}, but this version reads {NPZ_FORMAT!r}")
         metadata = json.loads(texts["metadata"])
@@ -125,22 +126,6 @@ class Network:
             raise NetworkError("the file's metadata is no JSON object")
         architecture = Architecture.from_dict(json.loads(texts["architecture"]))
         return cls(architecture, members, texts["dataset"], metadata)
-
-
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What zipfile, zlib, json and numpy's header reader raise on damaged files."""
 
 
 def load_network(source: Path | str, *, pixel_range: int = 1) -> Network:
@@ -199,33 +184,3 @@ def _checked(name: str, array: object, shape: tuple[int, ...]) -> F32:
     copy: F32 = np.array(array, dtype=np.float32, order="C")
     copy.setflags(write=False)
     return copy
-
-
-def _read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
-    members: dict[str, npt.NDArray[Any]] = {}
-    with zipfile.ZipFile(path) as archive:
-        infos = archive.infolist()
-        if sum(info.file_size for info in infos) > MAX_MODEL_BYTES:
-            raise NetworkError(f"the file unpacks to more than {MAX_MODEL_BYTES} bytes")
-        for info in infos:
-            key = info.filename.removesuffix(".npy")
-            if key in members:
-                raise NetworkError(f"the file holds {key!r} twice")
-            members[key] = _parse_npy(key, archive.read(info))
-    return members
-
-
-def _parse_npy(key: str, data: bytes) -> npt.NDArray[Any]:
-    """Read an array of float32 or text, whose bytes must be exactly as many as its header says."""
-    stream = io.BytesIO(data)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise NetworkError(f"array {key!r} has an unknown version")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.kind not in "fU" or fortran_order:
-        raise NetworkError(f"array {key!r} is of type {dtype}, expected float32 in row-major order, or text")
-    body = data[stream.tell() :]
-    if math.prod(shape) * dtype.itemsize != len(body):
-        raise NetworkError(f"array {key!r} has {len(body)} bytes, but shape {shape} of {dtype}")
-    if not body:
-        return np.zeros(shape, dtype)
-    return np.frombuffer(body, dtype).reshape(shape)

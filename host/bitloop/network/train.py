@@ -6,6 +6,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,15 +16,16 @@ import bitloop
 from bitloop.data.dataset import CLASSES, Dataset, Images
 from bitloop.data.splits import Split
 from bitloop.errors import NetworkError
-from bitloop.network.architecture import Architecture, Conv2D, Dense, Softmax
+from bitloop.network.architecture import Architecture, Softmax
+from bitloop.network.augment import augment
+from bitloop.network.checkpoint import read_checkpoint, write_checkpoint
 from bitloop.network.export import build_keras, to_keras
 from bitloop.network.keras_runtime import import_keras_package, import_tensorflow
+from bitloop.network.keras_state import assign, capture, restore
 from bitloop.network.network import Network
-from bitloop.network.settings import Loss, TrainingSettings
-from bitloop.network.zoo import ZOO
+from bitloop.network.settings import Loss, TrainingSettings, train_command
 
 F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,9 @@ class ModelWrapper(Protocol):
     def wrap(self, keras: Any, model: Any) -> Any:
         """Return the model to train in place of ``model``, with layers and trainable parameters of the same names."""
 
+    def describe(self) -> dict[str, Any]:
+        """Return what it does to the training, as flat JSON with keys of its own."""
+
     def refresh(self) -> None:
         """Prepare the model's next step or evaluation, after its parameters changed."""
 
@@ -69,44 +74,37 @@ class ModelWrapper(Protocol):
 def train(
     architecture: Architecture,
     dataset: Dataset,
+    settings: TrainingSettings | None = None,
     *,
-    seed: int = 1,
-    epochs: int = 20,
-    batch_size: int = 128,
-    learning_rate: float = 0.002,
-    patience: int = 6,
-    loss: Loss = "cross_entropy",
-    augment: int = 0,
     progress: ProgressCallback | None = None,
     start: Network | None = None,
     wrapper: ModelWrapper | None = None,
+    checkpoint: Path | None = None,
 ) -> Network:
     """Train a network with Adam and return it as it was after its best epoch on the search split.
 
-    The same arguments, versions and machine give the same network. :class:`TrainingSettings` explains the settings.
+    The same arguments, versions and machine give the same network.
 
     Args:
         architecture: What to train; it must give 10 logits.
-        dataset: Trained on its train split, judged on search, measured once at the end on confirm.
-        seed: Seed of everything random.
-        epochs: Most epochs.
-        batch_size: Images a step; what is left over at an epoch's end is left out of it.
-        learning_rate: At the start; it falls to zero along half a cosine.
-        patience: Epochs without improvement before it stops.
-        loss: "cross_entropy" or "squared_error".
-        augment: Most pixels of shift.
+        dataset: Trained on its train split, judged on search, measured once at the end on confirm. What is left over
+            at an epoch's end, less than a batch, is left out of it.
+        settings: How; None for the defaults.
         progress: Called after each step.
         start: Parameters of the same architecture to begin with. They count as epoch 0 when the best one is chosen.
         wrapper: Wraps the Keras model.
+        checkpoint: File that keeps where the training stands after each epoch. If it is there, the training goes on
+            from it, and gives the network that it would have given without an interruption, bit for bit.
 
     Returns:
         The network, with command, settings, versions and accuracies in its metadata.
 
     Raises:
-        UsageError: A setting makes no sense, or Keras is not installed.
-        NetworkError: The architecture does not fit the data set or the start, or training diverged.
+        UsageError: Keras is not installed, or the checkpoint is of another training.
+        NetworkError: The architecture does not fit the data set or the start, training diverged, or the checkpoint is
+            damaged or cannot be written.
     """
-    settings = TrainingSettings(seed, epochs, batch_size, learning_rate, patience, loss, augment)
+    settings = settings or TrainingSettings()
     images, search = dataset.split(Split.TRAIN), dataset.split(Split.SEARCH)
     _check_fit(architecture, images)
     if start is not None:
@@ -117,17 +115,23 @@ def train(
     if wrapper is not None:
         model = wrapper.wrap(keras, model)
     steps = max(len(images) // settings.batch_size, 1)
-    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
-    model.compile(optimizer=keras.optimizers.Adam(schedule), loss=_loss(keras, architecture, settings.loss))
+    optimizer = keras.optimizers.Adam(_learning_rate(keras, settings, steps))
+    model.compile(optimizer=optimizer, loss=_loss(keras, architecture, settings.loss))
+    optimizer.build(model.trainable_variables)
 
+    training = _description(architecture, dataset, settings, start=start, wrapper=wrapper, keras=keras)
     generator = np.random.default_rng(settings.seed)
-    best_accuracy, best_epoch, best_weights = -1.0, 0, model.get_weights()
-    started: dict[str, float] = {}
-    if start is not None:
-        best_accuracy = _accuracy(model, search)
-        started["start_search_accuracy"] = best_accuracy
-    epoch = 0
-    for epoch in range(1, settings.epochs + 1):
+    state = capture(architecture, model, generator)
+    if checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint, training, state)
+        restore(state, architecture, model, generator, steps=steps)
+        if wrapper is not None:
+            wrapper.refresh()
+        logger.info("going on after epoch %d of %s", state.epoch, checkpoint)
+    elif start is not None:
+        state.best_accuracy = state.start_accuracy = _accuracy(model, search)
+    while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        epoch = state.epoch + 1
         total = 0.0
         for step, (pixels, targets) in enumerate(_batches(images, settings, generator), start=1):
             total += float(model.train_on_batch(pixels, targets))
@@ -135,37 +139,33 @@ def train(
             if wrapper is not None:
                 wrapper.refresh()
             if progress is not None and step < steps:
-                best = best_accuracy if best_epoch else None
+                best = state.best_accuracy if state.best_epoch else None
                 progress(TrainingProgress(epoch, settings.epochs, step, steps, total / step, None, best))
-        accuracy = _accuracy(model, search)
-        if accuracy > best_accuracy:
-            best_accuracy, best_epoch, best_weights = accuracy, epoch, model.get_weights()
-        logger.info("epoch %d: loss %.4f, search accuracy %.4f", epoch, total / steps, accuracy)
+        accuracy, loss = _accuracy(model, search), total / steps
+        state = capture(architecture, model, generator, after=state)
+        if accuracy > state.best_accuracy:
+            state.best_accuracy, state.best_epoch, state.best = accuracy, epoch, state.parameters
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, training, state)
+        logger.info("epoch %d: loss %.4f, search accuracy %.4f", epoch, loss, accuracy)
         if progress is not None:
-            progress(TrainingProgress(epoch, settings.epochs, steps, steps, total / steps, accuracy, best_accuracy))
-        if epoch - best_epoch >= settings.patience:
-            break
-    model.set_weights(best_weights)
+            progress(TrainingProgress(epoch, settings.epochs, steps, steps, loss, accuracy, state.best_accuracy))
+    assign(architecture, model, state.best)
+    if wrapper is not None:
+        wrapper.refresh()
+    started = {} if start is None else {"start_search_accuracy": state.start_accuracy}
     metadata = {
         "command": train_command(architecture.name, dataset.name, settings),
         "settings": asdict(settings),
-        "epochs_run": epoch,
-        "best_epoch": best_epoch,
+        "epochs_run": state.epoch,
+        "best_epoch": state.best_epoch,
         **started,
-        "search_accuracy": best_accuracy,
+        "search_accuracy": state.best_accuracy,
         "confirm_accuracy": _accuracy(model, dataset.split(Split.CONFIRM)),
         "dataset_sha256": dataset.sha256,
         "versions": _versions(keras),
     }
-    return Network(architecture, _parameters(architecture, model), dataset.name, metadata)
-
-
-def train_command(name: str, dataset: str, settings: TrainingSettings) -> str:
-    """Return the command line that trains so; a zoo network's own settings need not be spelt out."""
-    entry = ZOO.get(name)
-    if entry is not None and entry.dataset == dataset and entry.settings == settings:
-        return entry.train_command
-    return f"bitloop train {name} --dataset {dataset} {settings.arguments()}"
+    return Network(architecture, state.best, dataset.name, metadata)
 
 
 def _check_fit(architecture: Architecture, images: Images) -> None:
@@ -196,6 +196,12 @@ def _fix_randomness(keras: Any, seed: int) -> None:
         import_tensorflow().config.experimental.enable_op_determinism()
 
 
+def _learning_rate(keras: Any, settings: TrainingSettings, steps: int) -> Any:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
+
+
 def _loss(keras: Any, architecture: Architecture, loss: Loss) -> Any:
     """Return a loss over logits and one-hot labels."""
     if loss == "cross_entropy":
@@ -210,35 +216,15 @@ def _loss(keras: Any, architecture: Architecture, loss: Loss) -> Any:
 
 
 def _batches(images: Images, settings: TrainingSettings, generator: np.random.Generator) -> Iterator[tuple[F32, F32]]:
-    """Yield pixels float32 [B, H, W, C] from 0 to 1 and one-hot labels float32 [B, 10], in a new order."""
-    one_hot = np.eye(CLASSES, dtype=np.float32)
+    """Yield pixels float32 [B, H, W, C] from 0 to 1 and targets float32 [B, 10], in a new order."""
+    spread = settings.label_smoothing
+    one_hot = (np.eye(CLASSES) * (1 - spread) + spread / CLASSES).astype(np.float32)
     order = generator.permutation(len(images))
     size = min(settings.batch_size, len(images))
     for start in range(0, len(images) - size + 1, size):
         chosen = order[start : start + size]
-        pixels = images.pixels[chosen]
-        if settings.augment:
-            pixels = shift(pixels, generator.integers(-settings.augment, settings.augment + 1, (size, 2)))
+        pixels = augment(images.pixels[chosen], settings, generator)
         yield pixels.astype(np.float32) / np.float32(255), one_hot[images.labels[chosen]]
-
-
-def shift(pixels: U8, offsets: npt.NDArray[np.int64]) -> U8:
-    """Move each image, with background (0) moving in.
-
-    Args:
-        pixels: uint8 [N, H, W, C].
-        offsets: int [N, 2], rows down and columns to the right.
-
-    Returns:
-        uint8 [N, H, W, C].
-    """
-    count, height, width, _ = pixels.shape
-    room = int(np.abs(offsets).max(initial=0))
-    padded = np.pad(pixels, ((0, 0), (room, room), (room, room), (0, 0)))
-    rows = room - offsets[:, :1] + np.arange(height)
-    columns = room - offsets[:, 1:] + np.arange(width)
-    moved: U8 = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
 
 
 def _accuracy(model: Any, images: Images) -> float:
@@ -258,14 +244,27 @@ def _check_finite(total: float, epoch: int, settings: TrainingSettings) -> None:
         )
 
 
-def _parameters(architecture: Architecture, model: Any) -> dict[str, F32]:
-    parameters: dict[str, F32] = {}
-    for layer in architecture.layers:
-        if isinstance(layer, Dense | Conv2D):
-            keys = ("weights", "biases") if layer.use_bias else ("weights",)
-            for key, array in zip(keys, model.get_layer(layer.name).get_weights(), strict=False):
-                parameters[f"{layer.name}.{key}"] = np.asarray(array, np.float32)
-    return parameters
+def _description(
+    architecture: Architecture,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    *,
+    start: Network | None,
+    wrapper: ModelWrapper | None,
+    keras: Any,
+) -> dict[str, Any]:
+    """Return all that the result of a training depends on, as flat JSON."""
+    layers = architecture.to_dict()
+    return {
+        "network": architecture.name,
+        "layers": [layers["input_shape"], layers["layers"]],
+        "dataset": dataset.name,
+        "dataset_sha256": dataset.sha256,
+        **asdict(settings),
+        "start_sha256": None if start is None else start.sha256,
+        **({} if wrapper is None else wrapper.describe()),
+        **{f"version of {name}": version for name, version in _versions(keras).items()},
+    }
 
 
 def _versions(keras: Any) -> dict[str, str]:

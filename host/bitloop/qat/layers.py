@@ -53,6 +53,10 @@ class FakeQuantizer:
         self._layers: list[Any] = []
         self._inside: dict[str, F32] = {}
 
+    def describe(self) -> dict[str, Any]:
+        """Return what training is for: weights, biases and overrides of the recipe."""
+        return {f"qat {part}": spec for part, spec in self._recipe.to_dict().items()}
+
     def wrap(self, keras: Any, model: Any) -> Any:
         """Return a copy of a model of ``build_keras`` that computes with quantized parameters, the same latent ones.
 

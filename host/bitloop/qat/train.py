@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from bitloop.data.dataset import Dataset
 from bitloop.data.splits import Split
 from bitloop.network.architecture import Architecture
 from bitloop.network.network import Network, load_network
-from bitloop.network.settings import TrainingSettings
+from bitloop.network.settings import SCRATCH, RecipeTexts, TrainingSettings, train_command
 from bitloop.network.train import ProgressCallback, train
 from bitloop.network.zoo import ZOO
 from bitloop.qat.layers import FakeQuantizer
@@ -19,9 +19,6 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import Recipe
 from bitloop.simulate.reference import labels, simulate
-
-SCRATCH = "scratch"
-"""In place of a warm start: begin with random parameters."""
 
 
 def find_start(name: str, source: str | None) -> tuple[str, Network | None]:
@@ -48,6 +45,7 @@ def train_quantized(
     start_name: str = SCRATCH,
     settings: TrainingSettings | None = None,
     progress: ProgressCallback | None = None,
+    checkpoint: Path | None = None,
 ) -> Network:
     """Train a network so that it is good once it is quantized by ``recipe``.
 
@@ -63,12 +61,13 @@ def train_quantized(
         start_name: What the metadata calls them.
         settings: Of the training.
         progress: Called after each step.
+        checkpoint: File that keeps where the training stands, as for :func:`bitloop.network.train.train`.
 
     Returns:
         The network in binary32, to be quantized by ``recipe``.
 
     Raises:
-        UsageError: Keras is not installed.
+        UsageError: Keras is not installed, or the checkpoint is of another training.
         NetworkError: Architecture, data set and start do not fit, or training diverged.
         FormatError: The recipe cannot be trained with, or names a tensor the network lacks.
     """
@@ -76,41 +75,28 @@ def train_quantized(
     trained = train(
         architecture,
         dataset,
-        seed=settings.seed,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        patience=settings.patience,
-        loss=settings.loss,
-        augment=settings.augment,
+        settings,
         progress=progress,
         start=start,
+        checkpoint=checkpoint,
         wrapper=FakeQuantizer(recipe),
     )
     model = quantize(trained, recipe)
     metadata = {
         **trained.metadata,
-        "command": f"{trained.metadata['command']} {_arguments(recipe, start_name)}",
+        "command": train_command(architecture.name, dataset.name, settings, _texts(recipe, start_name)),
         "qat": recipe.to_dict(),
-        "start": {"network": start_name, "sha256": None if start is None else _hash(start)},
+        "start": {"network": start_name, "sha256": None if start is None else start.sha256},
         "search_accuracy": _exact_accuracy(model, dataset, Split.SEARCH),
         "confirm_accuracy": _exact_accuracy(model, dataset, Split.CONFIRM),
     }
     return Network(architecture, trained.parameters, dataset.name, metadata)
 
 
-def _arguments(recipe: Recipe, start_name: str) -> str:
+def _texts(recipe: Recipe, start_name: str) -> RecipeTexts:
     texts: dict[str, Any] = recipe.to_dict()
-    overrides = "".join(f" --set {name}={spec}" for name, spec in texts["overrides"].items())
-    return f"--qat {texts['weights']} --qat-biases {texts['biases']}{overrides} --from {start_name}"
-
-
-def _hash(network: Network) -> str:
-    """Return the SHA-256 of the parameters' bytes, little-endian, in the network's order."""
-    digest = hashlib.sha256()
-    for array in network.parameters.values():
-        digest.update(array.astype("<f4").tobytes())
-    return digest.hexdigest()
+    overrides = tuple(f"{name}={spec}" for name, spec in texts["overrides"].items())
+    return RecipeTexts(texts["weights"], texts["biases"], overrides, start_name)
 
 
 def _exact_accuracy(model: Model, dataset: Dataset, split: Split) -> float:

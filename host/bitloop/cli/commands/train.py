@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,10 @@ from bitloop.errors import UsageError
 
 if TYPE_CHECKING:
     from bitloop.network.train import TrainingProgress
+    from bitloop.network.zoo import ZooEntry
+    from bitloop.quantize.recipe import Recipe
+
+NO_QAT = "none"
 
 
 @console.handled
@@ -36,9 +41,30 @@ def train(
     augment: Annotated[
         int | None, typer.Option(min=0, help="Shift images by up to so many pixels.", show_default=False)
     ] = None,
+    rotate: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="DEGREES", help="Turn images by up to so much either way.", show_default=False),
+    ] = None,
+    zoom: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PERCENT", help="Scale images by up to so much either way.", show_default=False),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SHARE", help="Of each label, spread over all classes.", show_default=False),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the learning rate: cosine (falls to zero) or constant.", show_default=False)
+    ] = None,
     qat: Annotated[
         str | None,
-        typer.Option("--qat", metavar="SPEC", help="Train for weights quantized so, e.g. int4:channel or ternary."),
+        typer.Option(
+            "--qat",
+            metavar="SPEC|none",
+            help="Train for weights quantized so, e.g. int4:channel or ternary; none: in binary32 "
+            "(for a network whose own training quantizes).",
+            show_default=False,
+        ),
     ] = None,
     qat_biases: Annotated[
         str | None,
@@ -54,17 +80,25 @@ def train(
             show_default=False,
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE.npz",
+            help="Keep where the training stands after each epoch; the same command goes on from there.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a network on Keras; options that are left out are what the zoo's own network was trained with."""
     from dataclasses import replace  # noqa: PLC0415 - beside the rest
 
-    from bitloop.network.settings import LOSSES  # noqa: PLC0415 - numpy
+    from bitloop.network.settings import SCRATCH  # noqa: PLC0415 - beside the rest
     from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
     from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
-    from bitloop.qat import SCRATCH, find_start, train_quantized  # noqa: PLC0415 - numpy
-    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
+    from bitloop.qat import find_start, train_quantized  # noqa: PLC0415 - numpy
 
     entry = zoo_entry(name)
     target = out or Path(f"{name}.npz")
@@ -72,23 +106,23 @@ def train(
         raise UsageError(f"{target} does not end with .npz, as a network's file does")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already; name another file with --out, or say --force to replace it")
-    settings = entry.settings
-    losses = {each.replace("_", "-"): each for each in LOSSES}
-    if loss is not None and loss.replace("_", "-") not in losses:
-        raise UsageError(f"unknown loss {loss!r}; there are {', '.join(losses)}")
-    settings = replace(
-        settings,
-        seed=settings.seed if seed is None else seed,
-        epochs=settings.epochs if epochs is None else epochs,
-        batch_size=settings.batch_size if batch_size is None else batch_size,
-        learning_rate=settings.learning_rate if learning_rate is None else learning_rate,
-        patience=settings.patience if patience is None else patience,
-        loss=settings.loss if loss is None else losses[loss.replace("_", "-")],
-        augment=settings.augment if augment is None else augment,
-    )
-    if qat is None and (qat_biases is not None or overrides or start is not None):
-        raise UsageError("--qat-biases, --set and --from go with --qat; name the weights' format with --qat SPEC")
-    recipe = None if qat is None else parse_recipe(qat, qat_biases, overrides or ())
+    given: dict[str, Any] = {
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+        "loss": None if loss is None else loss.replace("-", "_"),
+        "augment": augment,
+        "rotate": rotate,
+        "zoom": zoom,
+        "label_smoothing": label_smoothing,
+        "schedule": schedule,
+    }
+    settings = replace(entry.settings, **{name: value for name, value in given.items() if value is not None})
+    recipe, start = _recipe_of(entry, qat, qat_biases, overrides or (), start)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, target)
     start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
     dataset = sources.load_dataset(data, entry.dataset)
     with console.progress() as step:
@@ -110,20 +144,10 @@ def train(
                 start_name=start_name,
                 settings=settings,
                 progress=show,
+                checkpoint=checkpoint,
             )
         else:
-            network = train_network(
-                entry.architecture,
-                dataset,
-                seed=settings.seed,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-                patience=settings.patience,
-                loss=settings.loss,
-                augment=settings.augment,
-                progress=show,
-            )
+            network = train_network(entry.architecture, dataset, settings, progress=show, checkpoint=checkpoint)
     network.save_npz(target)
     metadata = dict(network.metadata)
     if as_json:
@@ -139,6 +163,40 @@ def train(
         ("again with", str(metadata["command"])),
     ]
     console.print_table(f"{target}", ("", ""), rows)
+
+
+def _recipe_of(
+    entry: ZooEntry, qat: str | None, biases: str | None, overrides: Sequence[str], start: str | None
+) -> tuple[Recipe | None, str | None]:
+    """Return what to train for, and what to start from; with no --qat, what the zoo's own training does.
+
+    Raises:
+        UsageError: Something was said that goes with --qat.
+        FormatError: A spec cannot be read.
+    """
+    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
+
+    texts = entry.recipe if qat is None else None
+    if qat in (None, NO_QAT):
+        others = {"--qat-biases": biases, "--set": overrides, "--from": None if texts is not None else start}
+        if any(others.values()):
+            said = " and ".join(name for name, value in others.items() if value)
+            raise UsageError(f"{said} go with --qat; name the weights' format with --qat SPEC")
+    if texts is not None:
+        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
+    return None if qat in (None, NO_QAT) else parse_recipe(str(qat), biases, overrides), start
+
+
+def _check_checkpoint(checkpoint: Path, target: Path) -> None:
+    """Say whether training goes on, before it does.
+
+    Raises:
+        UsageError: The file's name cannot be a checkpoint's.
+    """
+    if checkpoint.suffix.lower() != ".npz" or checkpoint.absolute() == target.absolute():
+        raise UsageError(f"{checkpoint} must end with .npz and be another file than the network's, {target}")
+    if checkpoint.exists():
+        console.say(f"going on from {checkpoint}")
 
 
 def _qat_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
