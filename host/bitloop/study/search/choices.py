@@ -89,9 +89,7 @@ class Choices:
 
     def words(self, assignment: Assignment) -> str:
         """Return an assignment as ``--set`` takes it: ``dense1.weights=int4 dense1.biases=e4m3 …``."""
-        return " ".join(
-            f"{tensor}={text}" for tensor, text in zip(self.tensors, self.texts(assignment), strict=True)
-        )
+        return " ".join(f"{tensor}={text}" for tensor, text in zip(self.tensors, self.texts(assignment), strict=True))
 
     def recipe(self, assignment: Assignment) -> Recipe:
         """Return the recipe of an assignment."""

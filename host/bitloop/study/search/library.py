@@ -43,8 +43,7 @@ class Library:
             architecture=self.network.architecture,
             recipe=self.choices.recipe(assignment).to_dict(),
             tensors={
-                name: self.tensors[name][number]
-                for name, number in zip(self.choices.tensors, assignment, strict=True)
+                name: self.tensors[name][number] for name, number in zip(self.choices.tensors, assignment, strict=True)
             },
         )
 

@@ -136,7 +136,7 @@ class Tree:
         return [(slice(rows.start, rows.stop), np.stack(leaves))] if last else found
 
     def _stack(self, number: int, chosen: tuple[int, ...]) -> tuple[F32, F32]:
-        """Return the chosen weights of a layer as one tensor, one behind the other along the outputs, and the scales."""
+        """Return the chosen weights of a layer side by side along the outputs, as one tensor, and their scales."""
         key = (number, chosen)
         if key not in self._stacks:
             tensors = [self._stages[number].weights[choice] for choice in chosen]
