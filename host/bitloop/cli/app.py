@@ -17,6 +17,7 @@ from bitloop.cli.commands import (
     quantize,
     report,
     run,
+    search,
     simulate,
     sweep,
     train,
@@ -55,6 +56,7 @@ app.command("inspect")(inspect.inspect)
 app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
+app.command("search")(search.search)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.add_typer(firmware.app, name="firmware")

@@ -1,8 +1,9 @@
-"""The cells of a sweep on a device, in one session, so that only what differs from cell to cell crosses the line."""
+"""MODELs on a device one after another, in one session, so that only what differs from the last crosses the line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +17,23 @@ from bitloop.bench.record import RunRecord
 from bitloop.data.dataset import Images
 from bitloop.errors import BitloopError, DisagreementError, DoesNotFitError, Interrupted, LinkError, UsageError
 from bitloop.link.channel import LogCallback, RawCallback
+from bitloop.link.session import Session
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
+from bitloop.quantize.model import Model
 from bitloop.study.folder import read_lines
 from bitloop.study.grid import Cell, recipe_of
 from bitloop.study.results import from_line
 
-__all__ = ["DEVICE_IMAGES", "DeviceCell", "DeviceOptions", "measure_on_device", "read_device"]
+__all__ = [
+    "DEVICE_IMAGES",
+    "DeviceBench",
+    "DeviceCell",
+    "DeviceOptions",
+    "measure_on_device",
+    "open_bench",
+    "read_device",
+]
 
 DEVICE_IMAGES = 100
 """Images of a cell that a device runs, unless said otherwise."""
@@ -49,10 +60,10 @@ class DeviceOptions:
 
 @dataclass(frozen=True)
 class DeviceCell:
-    """A line of ``device.jsonl``: a cell on a device, whose logits were those of the host, bit for bit.
+    """A line of ``device.jsonl``: a MODEL on a device, whose logits were those of the host, bit for bit.
 
     Attributes:
-        cell: its key.
+        cell: its key: of a sweep's cell, or of a search's assignment.
         board: the device's.
         firmware: SHA-256 of its firmware's sources, "" where it does not say.
         simulated: whether it is no chip.
@@ -133,27 +144,73 @@ def measure_on_device(
         LinkError, DeviceError: the device could not be reached, or was lost.
         Interrupted: Ctrl-C.
     """
-    with open_session(options.url, options.run, on_log=options.on_log, on_raw=options.on_raw) as session:
+    with open_bench(images, options, earlier=earlier) as bench:
         for number, cell in enumerate(cells, start=1):
-            model = quantize(network, recipe_of(cell, others))
-            attempt = Attempt(session, options.url, model, images, options.run, progress=None)
-            try:
-                attempt.prepare()
-            except DoesNotFitError as error:
-                if session.info is None:
-                    raise
-                info = session.info
-                yield DeviceCell(cell.key, info.board, info.firmware_hash, info.simulated, len(images), str(error))
-                continue
-            _check_device(attempt, earlier)
-            with HostSimulation(model, images.pixels) as host:
-                attempt.stream(host, None)
-            attempt.finish()
-            record = record_of(attempt, (), (), started=attempt.started, command=options.run.command)
-            _raise_unless_exact(record, cell, options.url)
-            yield _line_of(record, cell)
+            yield bench.measure(cell.key, quantize(network, recipe_of(cell, others)), label=f"cell {cell.key}")
             if progress is not None:
                 progress("device", number, len(cells))
+
+
+class DeviceBench:
+    """Measures MODELs on a device, one after another; :func:`open_bench` gives one.
+
+    Args:
+        session: to the device, not yet connected.
+        images: what each MODEL runs.
+        options: which device, and how.
+        earlier: MODELs that were measured before, by their key: on the same device, or this is refused.
+    """
+
+    def __init__(
+        self, session: Session, images: Images, options: DeviceOptions, earlier: Mapping[str, DeviceCell]
+    ) -> None:
+        self._session = session
+        self._images = images
+        self._options = options
+        self._earlier = earlier
+
+    def measure(self, key: str, model: Model, *, label: str) -> DeviceCell:
+        """Run a MODEL, and return what it took if it agreed with the host, or why it does not fit.
+
+        Args:
+            key: of the line that is returned.
+            model: what is run.
+            label: what the MODEL is called in an error.
+
+        Raises:
+            DisagreementError: a logit of the device is not that of the host, or it does not tell the truth of itself;
+                the MODEL, the first layer that differs and the distance are named.
+            UsageError: the MODELs before were measured on another device.
+            LinkError, DeviceError: the device could not be reached, or was lost.
+            Interrupted: Ctrl-C.
+        """
+        options, images = self._options, self._images
+        attempt = Attempt(self._session, options.url, model, images, options.run, progress=None)
+        try:
+            attempt.prepare()
+        except DoesNotFitError as error:
+            if self._session.info is None:
+                raise
+            info = self._session.info
+            return DeviceCell(key, info.board, info.firmware_hash, info.simulated, len(images), str(error))
+        _check_device(attempt, self._earlier)
+        with HostSimulation(model, images.pixels) as host:
+            attempt.stream(host, None)
+        attempt.finish()
+        record = record_of(attempt, (), (), started=attempt.started, command=options.run.command)
+        _raise_unless_exact(record, label, options.url)
+        return _line_of(record, key)
+
+
+@contextmanager
+def open_bench(images: Images, options: DeviceOptions, *, earlier: Mapping[str, DeviceCell]) -> Iterator[DeviceBench]:
+    """Open a session in which MODELs are measured; see :class:`DeviceBench` for the arguments.
+
+    Raises:
+        LinkError: the port cannot be opened.
+    """
+    with open_session(options.url, options.run, on_log=options.on_log, on_raw=options.on_raw) as session:
+        yield DeviceBench(session, images, options, earlier)
 
 
 def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell]) -> None:
@@ -166,10 +223,10 @@ def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell]) -> None:
             )
 
 
-def _raise_unless_exact(record: RunRecord, cell: Cell, url: str) -> None:
+def _raise_unless_exact(record: RunRecord, label: str, url: str) -> None:
     if record.verdict == "exact":
         return
-    message = f"cell {cell.key} on {url}: {record.headline}"
+    message = f"{label} on {url}: {record.headline}"
     if record.verdict == "disagree":
         raise DisagreementError(message)
     if record.status == "interrupted" or record.error is None:
@@ -180,10 +237,10 @@ def _raise_unless_exact(record: RunRecord, cell: Cell, url: str) -> None:
     raise failure
 
 
-def _line_of(record: RunRecord, cell: Cell) -> DeviceCell:
+def _line_of(record: RunRecord, key: str) -> DeviceCell:
     latency, ram, link = record.latency, record.ram, record.link
     return DeviceCell(
-        cell=cell.key,
+        cell=key,
         board=record.device.board,
         firmware=record.firmware.hash,
         simulated=record.simulated,

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -138,12 +138,16 @@ class Lines:
         self._end = keep
 
     def append(self, value: object) -> None:
-        """Write a dataclass as a line, and bring it to the disk.
+        """Write a dataclass as a line, and bring it to the disk; see :meth:`extend`."""
+        self.extend([value])
+
+    def extend(self, values: Sequence[object]) -> None:
+        """Write dataclasses as lines, and bring them to the disk together.
 
         Raises:
-            UsageError: it cannot be written, as on a full disk; what was written before stays, and nothing else.
+            UsageError: they cannot be written, as on a full disk; what was written before stays, and nothing else.
         """
-        data = memoryview(f"{to_line(value)}\n".encode())
+        data = memoryview("".join(f"{to_line(value)}\n" for value in values).encode())
         written = 0
         try:
             while written < len(data):
