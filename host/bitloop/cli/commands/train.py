@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitloop.cli import console, options, sources
-from bitloop.errors import UsageError
+from bitloop.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:
     from bitloop.network.train import TrainingProgress
@@ -21,7 +21,7 @@ NO_QAT = "none"
 
 @console.handled
 def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An architecture of the zoo.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|LAYERS", help="Of the zoo, or layers: conv3x8-max2-dense10.")],
     *,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE.npz", help="Default: NAME.npz.")] = None,
     data: Annotated[
@@ -97,11 +97,10 @@ def train(
 
     from bitloop.network.settings import SCRATCH  # noqa: PLC0415 - beside the rest
     from bitloop.network.train import train as train_network  # noqa: PLC0415 - numpy
-    from bitloop.network.zoo import zoo_entry  # noqa: PLC0415 - numpy
     from bitloop.qat import find_start, train_quantized  # noqa: PLC0415 - numpy
 
-    entry = zoo_entry(name)
-    target = out or Path(f"{name}.npz")
+    entry = _entry(name)
+    target = out or Path(f"{name.replace('/', '_')}.npz")
     if target.suffix.lower() != ".npz":
         raise UsageError(f"{target} does not end with .npz, as a network's file does")
     if target.exists() and not force:
@@ -163,6 +162,26 @@ def train(
         ("again with", str(metadata["command"])),
     ]
     console.print_table(f"{target}", ("", ""), rows)
+
+
+def _entry(name: str) -> ZooEntry:
+    """Return a network of the zoo, or one of layers, which is trained with the default settings.
+
+    Raises:
+        NetworkError: It is neither.
+    """
+    from bitloop.network.generate import generate  # noqa: PLC0415 - numpy
+    from bitloop.network.settings import TrainingSettings  # noqa: PLC0415 - beside the rest
+    from bitloop.network.zoo import ZOO, ZooEntry  # noqa: PLC0415 - numpy
+
+    if name in ZOO:
+        return ZOO[name]
+    try:
+        return ZooEntry(generate(name), "mnist", name, TrainingSettings(), committed=False)
+    except NetworkError as error:
+        raise NetworkError(
+            f"no network {name!r} in the zoo, which has {', '.join(ZOO)}; nor layers: {error}"
+        ) from error
 
 
 def _recipe_of(
