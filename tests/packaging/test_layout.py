@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": LEAVES
     | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native", "firmware"},
     "study": LEAVES
-    | {"hello", "numeric", "data", "network", "quantize", "plan", "simulate", "native", "link", "bench"},
+    | {"hello", "numeric", "data", "network", "qat", "quantize", "plan", "simulate", "native", "link", "bench"},
     "report": LEAVES | {"bench", "numeric", "study"},
     "monitor": LEAVES | {"hello", "link"},
 }

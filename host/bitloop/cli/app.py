@@ -19,6 +19,7 @@ from bitloop.cli.commands import (
     run,
     search,
     simulate,
+    study,
     sweep,
     train,
 )
@@ -57,6 +58,7 @@ app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("search")(search.search)
+app.command("study")(study.study)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.add_typer(firmware.app, name="firmware")

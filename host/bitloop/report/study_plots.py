@@ -71,7 +71,7 @@ def heatmap(panels: Mapping[str, Sequence[Row]], *, margin: float, name: str, ti
 
 
 @styled
-def pareto(rows: Sequence[Row], base: Row, *, margin: float) -> str:
+def pareto(rows: Sequence[Row], base: Row, *, margin: float, name: str = "pareto") -> str:
     """Draw bytes against accuracy: all cells as dots, the front (no smaller one is better) with 95 % Wilson intervals.
 
     Cells that lose more than six points are left out.
@@ -80,6 +80,7 @@ def pareto(rows: Sequence[Row], base: Row, *, margin: float) -> str:
         rows: cells, without the base.
         base: the network in binary32, drawn with the line of the margin below it.
         margin: the loss that is put up with, as a share.
+        name: of the plot, which no other of the page has.
 
     Returns:
         An ``<svg>`` element.
@@ -134,15 +135,16 @@ def pareto(rows: Sequence[Row], base: Row, *, margin: float) -> str:
         [f"{row.spec} ({row.of})" for row in front],
         [f"{words.size(row.total_bytes)} {words.percent(row.accuracy.value)}" for row in front],
     )
-    return svg(figure, "pareto", f"Bytes against accuracy, the front: {spoken or 'no cell'}")
+    return svg(figure, name, f"Bytes against accuracy, the front: {spoken or 'no cell'}")
 
 
 @styled
-def sensitivity(rows: Sequence[Row]) -> str:
+def sensitivity(rows: Sequence[Row], *, name: str = "sensitivity") -> str:
     """Draw what each layer loses when it alone is changed, for up to four formats; whiskers end at the 95 % bound.
 
     Args:
         rows: cells of single layers, at least one.
+        name: of the plot, which no other of the page has.
 
     Returns:
         An ``<svg>`` element.
@@ -164,7 +166,7 @@ def sensitivity(rows: Sequence[Row]) -> str:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(specs)), fontsize=9.0)
     narrow = {f"{row.layer}.{row.of}": row for row in rows if row.spec == specs[0]}
     spoken = listed(list(narrow), [f"{100 * row.comparison.loss:+.2f} points" for row in narrow.values()])
-    return svg(figure, "sensitivity", f"Accuracy lost by one layer in {specs[0]}: {spoken}")
+    return svg(figure, name, f"Accuracy lost by one layer in {specs[0]}: {spoken}")
 
 
 def front_of(rows: Sequence[Row]) -> list[Row]:

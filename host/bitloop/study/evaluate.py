@@ -65,14 +65,14 @@ class Score:
     Attributes:
         right: bool ``[N]``, whether the label of each image is right.
         cross_entropy: in nats, see :func:`cross_entropy`.
-        logits: float32 ``[N, classes]``.
+        logits: float32 ``[N, classes]``; None where they were not kept.
         bounds: float64 ``[N, classes]``: how far a device's logits may be from these; None where these are its own.
             The labels are its own in any case.
     """
 
     right: npt.NDArray[np.bool_]
     cross_entropy: float | None
-    logits: F32
+    logits: F32 | None = None
     bounds: npt.NDArray[np.float64] | None = None
 
     @property
@@ -227,7 +227,10 @@ class Evaluator:
 
         Raises:
             DisagreementError: they differ; the image, and who differs, are named.
+            ValueError: the logits were not kept.
         """
+        if worth.logits is None:
+            raise ValueError("logits that were not kept cannot be compared")
         part = self._pixels[:count]
         if not len(part):
             return 0

@@ -69,6 +69,7 @@ class Grid:
         scales: what is put behind a format that names no scale itself: tokens such as ``pow2``, ``channel:pow2``; ""
             is the format's default.
         roundings: the same for roundings.
+        prunes: thresholds; values of a smaller magnitude are zeroed first. 0 is none.
         of: some of :data:`OF`.
         per_layer: whether each layer is changed alone, instead of all at once.
         others: spec of the tensors that are not swept (biases: with one scale a tensor).
@@ -80,6 +81,7 @@ class Grid:
     formats: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("",)
     roundings: tuple[str, ...] = ("",)
+    prunes: tuple[float, ...] = (0.0,)
     of: tuple[str, ...] = ("weights",)
     per_layer: bool = False
     others: str = UNQUANTIZED
@@ -101,9 +103,10 @@ class Grid:
         if self.ints is not None:
             names += [f"int{n}" for n in _values("widths of integers", self.ints, MIN_INTEGER_BITS, MAX_INTEGER_BITS)]
         texts = [
-            ":".join(filter(None, (name, *extra)))
+            ":".join(filter(None, (name, *extra, f"prune={prune!r}" if prune else "")))
             for name in names
             for extra in _extras(name, self.scales, self.roundings)
+            for prune in self.prunes
         ]
         if not texts:
             raise UsageError("there is nothing to sweep: name --formats, --ints, --exponents, --scale or --rounding")

@@ -20,8 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.bench import metrics
+from bitloop.errors import UsageError
 
-__all__ = ["CONFIDENCE", "MARGIN", "Comparison", "Spread", "compare", "loss_bound", "loss_p", "mcnemar_p", "spread"]
+__all__ = [
+    "CONFIDENCE",
+    "MARGIN",
+    "Comparison",
+    "Difference",
+    "Spread",
+    "compare",
+    "difference_interval",
+    "loss_bound",
+    "loss_p",
+    "mcnemar_p",
+    "spread",
+]
 
 CONFIDENCE = 0.95
 """One-sided, of the bound of a loss."""
@@ -61,6 +74,14 @@ class Spread:
     mean: float
     sd: float | None
     count: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means, with half of its two-sided 95 % interval: None where a side has one value alone."""
+
+    difference: float
+    half_width: float | None
 
 
 def compare(reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> Comparison:
@@ -158,6 +179,36 @@ def spread(values: Sequence[float]) -> Spread:
     if count == 1:
         return Spread(mean, None, 1)
     return Spread(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1)), count)
+
+
+def difference_interval(values: Sequence[float], reference: Sequence[float]) -> Difference:
+    """Return the difference of two means with Welch's interval (B. L. Welch, Biometrika 34, 1947, 28-35).
+
+    Args:
+        values: one a seed.
+        reference: the same of what it is held against; as many or not.
+
+    Returns:
+        Mean of ``values`` less that of ``reference``. Where both sides have no spread at all the interval has no width.
+
+    Raises:
+        ValueError: as :func:`spread`.
+        UsageError: scipy is not installed.
+    """
+    a, b = spread(values), spread(reference)
+    difference = a.mean - b.mean
+    if a.sd is None or b.sd is None:
+        return Difference(difference, None)
+    variances = a.sd**2 / a.count, b.sd**2 / b.count
+    total = sum(variances)
+    if total == 0.0:
+        return Difference(difference, 0.0)
+    freedom = total**2 / (variances[0] ** 2 / (a.count - 1) + variances[1] ** 2 / (b.count - 1))
+    try:
+        from scipy.stats import t  # noqa: PLC0415 - optional, and slow to load
+    except ImportError as error:
+        raise UsageError("the interval of a difference needs scipy: pip install 'bitloop[study]'") from error
+    return Difference(difference, float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total))
 
 
 def _score(d: float, b: int, c: int, n: int) -> float:

@@ -46,6 +46,10 @@ def sweep(
         str | None,
         typer.Option(metavar="ROUNDING,…", help="nearest, toward_zero, away, stochastic, stochastic:seed=7."),
     ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(metavar="X,…", help="Zero what is smaller, with every format; 0 is none.", show_default=False),
+    ] = None,
     of: Annotated[
         str, typer.Option("--of", metavar="WHAT,…", help="What is changed: weights, biases, both.")
     ] = "weights",
@@ -90,6 +94,7 @@ def sweep(
         formats=formats,
         scale=scale,
         rounding=rounding,
+        prune=prune,
         of=of,
         per_layer=per_layer,
         others=others,
@@ -135,6 +140,7 @@ def grid_of(
     formats: str | None,
     scale: str | None,
     rounding: str | None,
+    prune: str | None,
     of: str,
     per_layer: bool,
     others: str,
@@ -154,10 +160,23 @@ def grid_of(
         formats=() if formats is None else listed(formats, "--formats"),
         scales=("",) if scale is None else listed(scale, "--scale"),
         roundings=("",) if rounding is None else listed(rounding, "--rounding"),
+        prunes=(0.0,) if prune is None else tuple(number(text, "--prune") for text in listed(prune, "--prune")),
         of=listed(of, "--of"),
         per_layer=per_layer,
         others=others,
     )
+
+
+def number(text: str, option: str) -> float:
+    """Return a number of a list.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"{option} is a list of numbers; {text!r} is none") from error
 
 
 def listed(text: str, option: str) -> tuple[str, ...]:

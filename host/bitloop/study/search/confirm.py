@@ -18,7 +18,7 @@ from bitloop.data.dataset import Images
 from bitloop.errors import DisagreementError
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.recipe import Recipe
-from bitloop.study.evaluate import Evaluator, Score
+from bitloop.study.evaluate import Evaluator, Score, score
 from bitloop.study.grid import UNQUANTIZED, base_recipe
 from bitloop.study.search.evaluations import Evaluation
 from bitloop.study.search.library import Library
@@ -202,4 +202,7 @@ def verify(library: Library, images: Images, winner: Candidate | None) -> dict[s
     if winner is not None:
         models["winner"] = library.model(library.choices.assignment(winner.evaluation.specs))
     evaluator = Evaluator(base, part.pixels, uses=1)
-    return {name: evaluator.check(model, evaluator.logits(model), len(part)) for name, model in models.items()}
+    return {
+        name: evaluator.check(model, score(evaluator.logits(model), part.labels), len(part))
+        for name, model in models.items()
+    }

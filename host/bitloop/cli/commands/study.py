@@ -1,0 +1,76 @@
+"""``bitloop study``: what a file declares, from training to the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitloop.cli import console, options
+
+if TYPE_CHECKING:
+    from bitloop.study.experiment.experiment import Study
+
+
+@console.handled
+def study(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What is to be done (docs/experiments.md).")],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder; the same command goes on there. Default: <file>.out."),
+    ] = None,
+    data: options.Data = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes. Default: one a processor.", show_default=False)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read the file, say what it asks for, and do nothing.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Do what a study's file declares: train, sweep, search, compare, open the test set once, run on devices.
+
+    Writes study.json, study.md, study.html and tables/*.csv; what is done is kept, and an interrupted study goes on.
+    """
+    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
+    from bitloop.report.experiment_page import write_study_page  # noqa: PLC0415 - numpy
+    from bitloop.study.experiment.experiment import StudyOptions, run_study  # noqa: PLC0415 - numpy
+    from bitloop.study.experiment.file import read_study  # noqa: PLC0415 - numpy
+    from bitloop.study.experiment.networks import plans_of  # noqa: PLC0415 - numpy
+
+    declared = read_study(file)
+    if check:
+        plans = plans_of(declared, data or declared.dataset)
+        rows = [
+            ("networks", ", ".join(plan.label for plan in plans)),
+            *(("sweep", f"{each.name}: {', '.join(each.networks)}") for each in declared.sweep),
+            *(("search", f"{each.name}: {', '.join(each.networks)}") for each in declared.search),
+            *(("comparison", f"{each.name}: {len(each.entries)} sides") for each in declared.comparison),
+            ("test set", "stays sealed" if declared.test is None else f"opened: {declared.test.reason}"),
+            *(("device", f"{each.url}: {each.images:,} images of {each.split}") for each in declared.device),
+        ]
+        console.print_table(declared.title, ("", ""), rows)
+        return
+    with console.progress() as step:
+        found = run_study(
+            declared,
+            out or file.with_suffix(".out"),
+            options=StudyOptions(data=data, processes=jobs, command=command_line()),
+            progress=step,
+        )
+    page = write_study_page(found)
+    if as_json:
+        console.print_json(found.document())
+        return
+    _show(found)
+    console.print_text(f"Page: {page}")
+
+
+def _show(found: Study) -> None:
+    for table in found.tables:
+        right = tuple(column for column in range(len(table.columns)) if table.is_number(column))
+        console.print_table(table.title, table.columns, table.rows, right=right)
+        for note in table.notes:
+            console.print_text(note)

@@ -1,0 +1,168 @@
+"""The page of a study as one HTML file without anything from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bitloop.bench.files import write_file
+from bitloop.bench.metrics import Proportion
+from bitloop.report import study_plots, words
+from bitloop.report.page import Card
+from bitloop.study.experiment.experiment import Study
+from bitloop.study.experiment.sweeps import Pooled, SweepGroup
+from bitloop.study.experiment.tables import Table
+from bitloop.study.grid import BASE, grid_position
+from bitloop.study.summary import Row
+
+__all__ = ["render_study", "study_headline", "write_study_page"]
+
+_SMALLEST_HEATMAP = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the page, with drawings above it."""
+
+    table: Table
+    drawings: tuple[tuple[str, str], ...] = ()
+
+
+def write_study_page(study: Study) -> Path:
+    """Write ``study.html`` into the folder of a study, and return its path.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    path = study.folder / "study.html"
+    write_file(path, render_study(study).encode())
+    return path
+
+
+def study_headline(study: Study) -> str:
+    """Return in one sentence the smallest that a sweep or search of the study found."""
+    confirmed = [
+        (winner.confirm.total_bytes, group.pooled[0].total_bytes, winner.confirm.rows[0].cell, group.network)
+        for group in study.groups
+        for winner in group.winners
+        if winner.margin == study.file.margins[0] and winner.confirm is not None
+    ]
+    if not confirmed:
+        return study.file.title
+    size, whole, cell, network = max(confirmed, key=lambda found: found[1] / found[0])
+    return (
+        f"{network} in {cell}: {words.size(size)} ({whole / size:.1f}× smaller) within {study.file.margins[0]:g} points"
+    )
+
+
+def render_study(study: Study) -> str:
+    """Return the page of a study; all text from outside is escaped."""
+    import jinja2  # noqa: PLC0415 - only a report needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawings = _drawings(study)
+    return environment.get_template("study.html.j2").render(
+        title=study.file.title,
+        question=study.file.question,
+        headline=study_headline(study),
+        cards=_cards(study),
+        parts=[Part(table, tuple(drawings.get(table.name, ()))) for table in study.tables],
+        provenance=_provenance(study),
+        words=words,
+    )
+
+
+def _cards(study: Study) -> list[Card]:
+    trained = [one for one in study.instances if one.seed is not None]
+    simulated = all(one.record is None or one.record.simulated for one in study.on_devices)
+    exact = sum(one.record.exact.matching for one in study.on_devices if one.record is not None)
+    cards = [
+        Card("Networks", words.count(len(study.instances)), (f"{len(trained):,} trained here",)),
+        Card(
+            "Choices",
+            words.count(len({choice.model.sha256 for choice in study.choices})),
+            ("formats that were confirmed, or declared, with each seed",),
+        ),
+        Card(
+            "Test set",
+            words.count(len(study.tested)) if study.tested else "sealed",
+            ("MODELs measured once, registered before" if study.tested else "nothing of this study saw it",),
+        ),
+    ]
+    if study.on_devices:
+        notes = ("bit-identical to the host", "simulated devices" if simulated else "on chips")
+        cards.append(Card("On devices", f"{words.count(exact)} images", notes))
+    return cards
+
+
+def _drawings(study: Study) -> dict[str, list[tuple[str, str]]]:
+    """Return titles and drawings by the name of the table that they stand above."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    margin = study.file.margins[0] / 100
+    for number, group in enumerate(study.groups, start=1):
+        rows = [_mean_row(cell) for cell in group.pooled]
+        name = f"{group.section}-{group.network}-{group.of}"
+        drawn = found.setdefault(name, [])
+        if rows[1].layer is not None:
+            drawn.append(("One layer at a time", study_plots.sensitivity(rows[1:], name=f"sensitivity{number}")))
+            continue
+        drawn += _heatmaps(group, rows[1:], margin, number)
+        drawn.append(("Bytes against accuracy", _pareto(rows, margin, number)))
+    return found
+
+
+def _pareto(rows: Sequence[Row], margin: float, number: int) -> str:
+    return study_plots.pareto(rows[1:], rows[0], margin=margin, name=f"pareto{number}")
+
+
+def _heatmaps(group: SweepGroup, rows: Sequence[Row], margin: float, number: int) -> list[tuple[str, str]]:
+    panels: dict[str, list[Row]] = {}
+    for row in rows:
+        place = grid_position(row.spec)
+        if place is not None:
+            panels.setdefault(place[2], []).append(row)
+    return [
+        (
+            besides or "no scale, nearest",
+            study_plots.heatmap(
+                {group.of: cells}, margin=margin, name=f"heatmap{number}-{place}", title=besides or "no scale, nearest"
+            ),
+        )
+        for place, (besides, cells) in enumerate(panels.items())
+        if len(cells) >= _SMALLEST_HEATMAP and "prune" not in besides
+    ]
+
+
+def _mean_row(cell: Pooled) -> Row:
+    """Return a cell over its seeds as one row, for a drawing: mean accuracy and loss, and the greatest bound."""
+    count, row = len(cell.rows), cell.rows[0]
+    if count == 1:
+        return row
+    accuracy = Proportion(
+        correct=round(sum(one.accuracy.correct for one in cell.rows) / count),
+        total=row.accuracy.total,
+        value=sum(one.accuracy.value for one in cell.rows) / count,
+        low=sum(one.accuracy.low for one in cell.rows) / count,
+        high=sum(one.accuracy.high for one in cell.rows) / count,
+    )
+    comparison = replace(row.comparison, loss=0.0 if cell.cell == BASE.key else cell.loss, bound=cell.bound)
+    return replace(row, accuracy=accuracy, comparison=comparison)
+
+
+def _provenance(study: Study) -> list[tuple[str, str]]:
+    return [
+        ("File", study.file.path),
+        ("SHA-256", study.file.sha256),
+        ("Margins", ", ".join(f"{margin:g}" for margin in study.file.margins) + " points"),
+        *(
+            (f"Network {one.label}", str(one.network.metadata.get("command", "there before")))
+            for one in study.instances
+        ),
+    ]

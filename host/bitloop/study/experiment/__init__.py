@@ -1,0 +1,1 @@
+"""Experiments that a file declares: networks, sweeps, searches, comparisons, one opening of the test set, devices."""
