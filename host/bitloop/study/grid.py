@@ -28,7 +28,7 @@ OF = ("weights", "biases", "both")
 """What a cell changes."""
 EXPONENTS = (1, 8)
 MANTISSAS = (0, 10)
-_SCALES = {"none", "pow2", "fp32", "tensor", "channel", "affine"}
+_SCALES = {"none", "pow2", "fp32", "tensor", "channel", "affine", "mse"}
 _ROUNDINGS = {rounding.value for rounding in Rounding}
 
 
