@@ -193,6 +193,7 @@ def _recipe_of(
         UsageError: Something was said that goes with --qat.
         FormatError: A spec cannot be read.
     """
+    from bitloop.network.settings import SCRATCH  # noqa: PLC0415 - beside the rest
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     texts = entry.recipe if qat is None else None
@@ -202,7 +203,7 @@ def _recipe_of(
             said = " and ".join(name for name, value in others.items() if value)
             raise UsageError(f"{said} go with --qat; name the weights' format with --qat SPEC")
     if texts is not None:
-        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
+        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or SCRATCH
     return None if qat in (None, NO_QAT) else parse_recipe(str(qat), biases, overrides), start
 
 
