@@ -119,7 +119,7 @@ def train(
         "schedule": schedule,
     }
     settings = replace(entry.settings, **{name: value for name, value in given.items() if value is not None})
-    recipe, start = _recipe_of(entry, qat, qat_biases, overrides or (), start)
+    recipe, start = recipe_of(entry, qat, qat_biases, overrides or (), start)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, target)
     start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
@@ -184,7 +184,7 @@ def _entry(name: str) -> ZooEntry:
         ) from error
 
 
-def _recipe_of(
+def recipe_of(
     entry: ZooEntry, qat: str | None, biases: str | None, overrides: Sequence[str], start: str | None
 ) -> tuple[Recipe | None, str | None]:
     """Return what to train for, and what to start from; with no --qat, what the zoo's own training does.
