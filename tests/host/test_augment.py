@@ -94,6 +94,9 @@ def test_what_is_drawn() -> None:
     angles = np.radians(mine.uniform(-7.5, 7.5, 50))
     mine.uniform(0, 0, 50)
     assert np.array_equal(drawn(rotate=7.5), warp(pixels, still, angles, np.ones(50)))
+    mine.uniform(0, 0, 50)
+    scales = 1 + mine.uniform(-30, 30, 50) / 100
+    assert np.array_equal(drawn(zoom=30), warp(pixels, still, np.zeros(50), scales))
     assert mine.bit_generator.state == its.bit_generator.state
     again = augment(pixels, TrainingSettings(rotate=5, zoom=5), np.random.default_rng(5))
     assert np.array_equal(again, augment(pixels, TrainingSettings(rotate=5, zoom=5), np.random.default_rng(5)))

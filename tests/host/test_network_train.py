@@ -73,8 +73,8 @@ def test_the_command_names_every_setting() -> None:
         "--loss squared-error --augment 1"
     )
     more = replace(settings, rotate=10.0, zoom=2.5, label_smoothing=0.1, schedule="constant")
-    recipe = RecipeTexts("ternary", "e4m3", ("a.weights=int4", "a.biases=fp32"), "mlp")
-    assert train_command("small", "digits", more, recipe) == (
+    recipe = RecipeTexts("ternary", "e4m3", ("a.weights=int4", "a.biases=fp32"))
+    assert train_command("small", "digits", more, recipe, "mlp") == (
         train_command("small", "digits", settings)
         + " --rotate 10 --zoom 2.5 --label-smoothing 0.1 --schedule constant"
         + " --qat ternary --qat-biases e4m3 --set a.weights=int4 --set a.biases=fp32 --from mlp"

@@ -31,8 +31,10 @@ def datasets() -> dict[str, Dataset]:
 
 
 def accuracy(name: str, dataset: Dataset, split: Split, count: int) -> tuple[int, int]:
-    images = dataset.split(split).first(count)
-    model = quantize(load_network(name), parse_recipe("fp32"))
+    """Return how many images are right: in binary32, or in the formats that a network was trained for."""
+    images, texts = dataset.split(split).first(count), ZOO[name].recipe
+    recipe = parse_recipe("fp32") if texts is None else parse_recipe(texts.weights, texts.biases, texts.overrides)
+    model = quantize(load_network(name), recipe)
     return int(np.count_nonzero(labels(simulate(model, images.pixels)) == images.labels)), len(images)
 
 
@@ -45,7 +47,7 @@ def test_the_recorded_accuracy_is_what_bitloop_computes(name: str, split: Split,
     dataset = datasets[network.dataset]
     assert network.metadata["dataset_sha256"] == dataset.sha256
     recorded = network.metadata[f"{split.value}_accuracy"]
-    if name == "cnn" and not os.environ.get("BITLOOP_TEST_SLOW"):
+    if name in ("cnn", "cnn6k") and not os.environ.get("BITLOOP_TEST_SLOW"):
         right, count = accuracy(name, dataset, split, 1000)
         assert abs(right / count - recorded) < 0.012  # three standard errors of 1,000 images
     else:
@@ -66,8 +68,17 @@ def test_the_page_has_the_recorded_figures() -> None:
             assert row.endswith(f"| {' | '.join(figures)} |")
     assert load_network("cnn").metadata["search_accuracy"] >= 0.988
     assert load_network("cnn").metadata["confirm_accuracy"] >= 0.988
+    assert load_network("cnn6k").metadata["confirm_accuracy"] >= 0.99
 
 
 def test_the_page_names_no_network_that_is_not_there() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == list(ZOO)
+
+
+def test_a_recipe_of_the_zoo_is_what_the_network_was_trained_for() -> None:
+    for name, entry in ZOO.items():
+        found = load_network(name).metadata.get("qat") if entry.committed else None
+        texts = entry.recipe
+        expected = None if texts is None else parse_recipe(texts.weights, texts.biases, texts.overrides).to_dict()
+        assert found == expected, name

@@ -18,10 +18,11 @@ from hypothesis.extra import numpy as hnp
 from typer.testing import CliRunner
 
 from bitloop.cli.app import app
+from bitloop.cli.commands.train import recipe_of
 from bitloop.data import Split
 from bitloop.data.digits import load_digits
-from bitloop.errors import FormatError, NetworkError
-from bitloop.network import Architecture, Conv2D, Dense, MaxPool2D, Network, ReLU, zoo_architecture
+from bitloop.errors import FormatError, NetworkError, UsageError
+from bitloop.network import Architecture, Conv2D, Dense, MaxPool2D, Network, ReLU, zoo_architecture, zoo_entry
 from bitloop.network.export import build_keras, to_keras
 from bitloop.network.keras_runtime import import_keras_package
 from bitloop.network.settings import TrainingSettings
@@ -322,6 +323,22 @@ def test_the_command_refuses(arguments: list[str], code: int, message: str, tmp_
     assert message in result.stderr
     assert result.exit_code == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_takes_the_zoos_recipe_unless_told_otherwise() -> None:
+    own = parse_recipe("ternary:channel", "e4m3", ["conv1.weights=int4:channel"])
+    entry = zoo_entry("cnn6k")
+    assert recipe_of(entry, None, None, (), None) == (own, "scratch")
+    assert recipe_of(entry, None, None, (), "a.npz") == (own, "a.npz")
+    assert recipe_of(entry, "none", None, (), None) == (None, None)
+    assert recipe_of(entry, "int4", "int8", ["conv1.weights=int2"], None) == (
+        parse_recipe("int4", "int8", ["conv1.weights=int2"]),
+        None,
+    )
+    assert recipe_of(zoo_entry("mlp"), None, None, (), None) == (None, None)
+    for biases, overrides, start in (("int8", (), None), (None, ["conv1.weights=int4"], None), (None, (), "mlp")):
+        with pytest.raises(UsageError, match="go with --qat"):
+            recipe_of(entry, "none", biases, overrides, start)
 
 
 @needs_keras

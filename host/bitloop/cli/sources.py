@@ -13,8 +13,17 @@ if TYPE_CHECKING:
     from bitloop.data.dataset import Dataset
     from bitloop.network.network import Network
     from bitloop.quantize.model import Model
+    from bitloop.quantize.recipe import Recipe
 
-__all__ = ["MODEL_SUFFIX", "load_dataset", "load_model", "load_network", "names_of_model"]
+__all__ = [
+    "MODEL_SUFFIX",
+    "has_network",
+    "load_dataset",
+    "load_model",
+    "load_network",
+    "names_of_model",
+    "recipe_for",
+]
 
 MODEL_SUFFIX = ".blm"
 FOREIGN_SUFFIXES = (".keras", ".tflite")
@@ -43,7 +52,7 @@ def load_model(
 
     Args:
         source: a ``.blm`` file or the name of a packed MODEL; or a network of the zoo, a ``.npz``, ``.keras`` or
-            ``.tflite`` file.
+            ``.tflite`` file. A name that is both is the MODEL, unless formats are given.
         weights: tensor spec for a network's weights; None is fp32.
         biases: the same for biases; None follows from the weights.
         overrides: texts such as ``dense1.weights=int4``.
@@ -56,18 +65,46 @@ def load_model(
     from bitloop.quantize import blm  # noqa: PLC0415 - numpy
     from bitloop.quantize.packed import PACKED_MODELS  # noqa: PLC0415 - numpy
 
-    packed = PACKED_MODELS.get(source)
+    said = weights is not None or biases is not None or bool(overrides)
+    packed = None if said and has_network(source) else PACKED_MODELS.get(source)
     if packed is not None or Path(source).suffix.lower() == MODEL_SUFFIX:
-        if weights is not None or biases is not None or overrides:
+        if said:
             raise UsageError(
                 f"{source} is quantized already: leave out --weights, --biases and --set, or name a network instead"
             )
         return blm.load(source if packed is None else packed.path)
     from bitloop.quantize.apply import quantize  # noqa: PLC0415 - numpy
+
+    recipe = recipe_for(source, weights, biases, overrides)
+    return quantize(load_network(source, pixel_range=pixel_range), recipe)
+
+
+def has_network(source: str) -> bool:
+    """Return whether a name is that of a network whose parameters come with bitloop, whatever MODEL it names too."""
+    from bitloop.network.zoo import ZOO  # noqa: PLC0415 - numpy
+
+    return source in ZOO and ZOO[source].committed
+
+
+def recipe_for(source: str, weights: str | None, biases: str | None, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe that was asked for; where nothing was, that which a network of the zoo was trained for.
+
+    Args:
+        source: the network.
+        weights: tensor spec; None is fp32.
+        biases: tensor spec; None follows from the weights.
+        overrides: texts such as ``dense1.weights=int4``.
+
+    Raises:
+        FormatError: a text cannot be read.
+    """
+    from bitloop.network.zoo import ZOO  # noqa: PLC0415 - numpy
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
-    recipe = parse_recipe(weights or "fp32", biases, overrides)
-    return quantize(load_network(source, pixel_range=pixel_range), recipe)
+    texts = ZOO[source].recipe if source in ZOO else None
+    if texts is not None and weights is None and biases is None and not overrides:
+        return parse_recipe(texts.weights, texts.biases, texts.overrides)
+    return parse_recipe(weights or "fp32", biases, overrides)
 
 
 def load_network(source: str, *, pixel_range: int = 1) -> Network:

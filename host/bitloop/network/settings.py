@@ -89,23 +89,21 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class RecipeTexts:
-    """The recipe that a network is trained for, as the command line names it; what the texts mean is ``quantize``'s.
+    """Which tensor gets which spec, as the command line names it; what the texts mean is ``quantize``'s to say.
 
     Attributes:
         weights: Spec of the weights.
         biases: Spec of the biases.
         overrides: Texts such as ``conv1.weights=int4:channel``.
-        start: The network that training starts from, or :data:`SCRATCH`.
     """
 
     weights: str
     biases: str
     overrides: tuple[str, ...] = ()
-    start: str = SCRATCH
 
     def train_arguments(self) -> str:
         """Return the recipe as options of ``bitloop train``."""
-        return f"--qat {self.weights} --qat-biases {self.biases}{self._overrides()} --from {self.start}"
+        return f"--qat {self.weights} --qat-biases {self.biases}{self._overrides()}"
 
     def quantize_arguments(self) -> str:
         """Return the recipe as options of ``bitloop quantize``."""
@@ -115,7 +113,9 @@ class RecipeTexts:
         return "".join(f" --set {text}" for text in self.overrides)
 
 
-def train_command(name: str, dataset: str, settings: TrainingSettings, recipe: RecipeTexts | None = None) -> str:
+def train_command(
+    name: str, dataset: str, settings: TrainingSettings, recipe: RecipeTexts | None = None, start: str = SCRATCH
+) -> str:
     """Return the command line that trains so.
 
     Args:
@@ -123,6 +123,7 @@ def train_command(name: str, dataset: str, settings: TrainingSettings, recipe: R
         dataset: Its name.
         settings: Of the training.
         recipe: Of quantization-aware training; None for training in binary32.
+        start: With a recipe: the network that training starts from, or :data:`SCRATCH`.
     """
     command = f"bitloop train {name} --dataset {dataset} {settings.arguments()}"
-    return command if recipe is None else f"{command} {recipe.train_arguments()}"
+    return command if recipe is None else f"{command} {recipe.train_arguments()} --from {start}"

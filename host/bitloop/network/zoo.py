@@ -26,7 +26,7 @@ class ZooEntry:
         summary: One line for a table.
         settings: How it is trained; what ``bitloop train NAME`` does unless told otherwise.
         committed: Whether parameters come with the package.
-        recipe: What it is trained for, where its weights and biases are quantized while it is trained.
+        recipe: Where its weights and biases are quantized while it is trained, from scratch: the formats.
     """
 
     architecture: Architecture
@@ -148,7 +148,7 @@ def _bitopt2018() -> Architecture:
 _MLP = TrainingSettings(epochs=50, batch_size=128, learning_rate=0.004, patience=15, augment=1)
 _CNN = TrainingSettings(epochs=30, batch_size=128, learning_rate=0.004, patience=12, augment=1)
 _CNN6K = TrainingSettings(epochs=20, batch_size=128, learning_rate=0.004, patience=100, augment=1, rotate=10, zoom=10)
-_CNN6K_RECIPE = RecipeTexts("ternary:channel", "e4m3", ("conv1.weights=int4:channel",))
+CNN6K_RECIPE = RecipeTexts("ternary:channel", "e4m3", ("conv1.weights=int4:channel",))
 _DIGITS = TrainingSettings(epochs=60, batch_size=32, learning_rate=0.003, patience=25, augment=1)
 _BITOPT = TrainingSettings(epochs=15, batch_size=100, learning_rate=0.001, patience=15)
 
@@ -163,7 +163,7 @@ ZOO: dict[str, ZooEntry] = {
             "mnist",
             "conv 5x5x16, 3x3x32, pool, conv 3x3x48, dense 10; ternary, for 6 KB of weights",
             _CNN6K,
-            recipe=_CNN6K_RECIPE,
+            recipe=CNN6K_RECIPE,
         ),
         ZooEntry(_bitopt2018(), "mnist", "the 2018 study's network", _BITOPT, committed=False),
         ZooEntry(_mlp("mlp-digits"), "digits", "mlp on scikit-learn's digits", _DIGITS),

@@ -84,7 +84,7 @@ def train_quantized(
     model = quantize(trained, recipe)
     metadata = {
         **trained.metadata,
-        "command": train_command(architecture.name, dataset.name, settings, _texts(recipe, start_name)),
+        "command": train_command(architecture.name, dataset.name, settings, _texts(recipe), start_name),
         "qat": recipe.to_dict(),
         "start": {"network": start_name, "sha256": None if start is None else start.sha256},
         "search_accuracy": _exact_accuracy(model, dataset, Split.SEARCH),
@@ -93,10 +93,10 @@ def train_quantized(
     return Network(architecture, trained.parameters, dataset.name, metadata)
 
 
-def _texts(recipe: Recipe, start_name: str) -> RecipeTexts:
+def _texts(recipe: Recipe) -> RecipeTexts:
     texts: dict[str, Any] = recipe.to_dict()
     overrides = tuple(f"{name}={spec}" for name, spec in texts["overrides"].items())
-    return RecipeTexts(texts["weights"], texts["biases"], overrides, start_name)
+    return RecipeTexts(texts["weights"], texts["biases"], overrides)
 
 
 def _exact_accuracy(model: Model, dataset: Dataset, split: Split) -> float:

@@ -76,10 +76,10 @@ def quantize(
     from bitloop.quantize import blm  # noqa: PLC0415 - numpy
     from bitloop.quantize.options import PtqOptions  # noqa: PLC0415 - numpy
     from bitloop.quantize.packed import PACKED_MODELS  # noqa: PLC0415 - numpy
-    from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
     from bitloop.quantize.spec import RoundingSearch, ScaleRule  # noqa: PLC0415 - numpy
 
-    if network in PACKED_MODELS or Path(network).suffix.lower() == sources.MODEL_SUFFIX:
+    is_model = network in PACKED_MODELS and not sources.has_network(network)
+    if is_model or Path(network).suffix.lower() == sources.MODEL_SUFFIX:
         raise UsageError(f"{network} is quantized already; name the network that it was made from")
     target = out or Path(f"{Path(network).stem}{sources.MODEL_SUFFIX}")
     if target.suffix.lower() != sources.MODEL_SUFFIX:
@@ -93,7 +93,7 @@ def quantize(
         prune=prune,
         prune_biases=prune_biases,
     )
-    recipe = parse_recipe(weights or "fp32", biases, overrides or ())
+    recipe = sources.recipe_for(network, weights, biases, overrides or ())
     loaded = sources.load_network(network, pixel_range=pixel_range)
     work = _Work(loaded, recipe, steps, calibration)
     if work.calibrated or (accuracy and steps != PtqOptions()):

@@ -119,7 +119,7 @@ def train(
         "schedule": schedule,
     }
     settings = replace(entry.settings, **{name: value for name, value in given.items() if value is not None})
-    recipe, start = _recipe_of(entry, qat, qat_biases, overrides or (), start)
+    recipe, start = recipe_of(entry, qat, qat_biases, overrides or (), start)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, target)
     start_name, start_network = (SCRATCH, None) if recipe is None else find_start(name, start)
@@ -184,7 +184,7 @@ def _entry(name: str) -> ZooEntry:
         ) from error
 
 
-def _recipe_of(
+def recipe_of(
     entry: ZooEntry, qat: str | None, biases: str | None, overrides: Sequence[str], start: str | None
 ) -> tuple[Recipe | None, str | None]:
     """Return what to train for, and what to start from; with no --qat, what the zoo's own training does.
@@ -193,6 +193,7 @@ def _recipe_of(
         UsageError: Something was said that goes with --qat.
         FormatError: A spec cannot be read.
     """
+    from bitloop.network.settings import SCRATCH  # noqa: PLC0415 - beside the rest
     from bitloop.quantize.recipe import parse_recipe  # noqa: PLC0415 - numpy
 
     texts = entry.recipe if qat is None else None
@@ -202,7 +203,7 @@ def _recipe_of(
             said = " and ".join(name for name, value in others.items() if value)
             raise UsageError(f"{said} go with --qat; name the weights' format with --qat SPEC")
     if texts is not None:
-        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or texts.start
+        return parse_recipe(texts.weights, texts.biases, texts.overrides), start or SCRATCH
     return None if qat in (None, NO_QAT) else parse_recipe(str(qat), biases, overrides), start
 
 
