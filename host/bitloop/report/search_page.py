@@ -151,8 +151,8 @@ def _provenance(search: Search) -> list[tuple[str, str]]:
         ("Network SHA-256", asked.network_sha256),
         (
             "Data",
-            f"{asked.dataset}, {asked.images:,} images of search, {asked.confirm_images:,} of confirm; the test split is "
-            "sealed",
+            f"{asked.dataset}, {asked.images:,} images of search and {asked.confirm_images:,} of confirm; the test "
+            "split is sealed",
         ),
         ("Data SHA-256", asked.dataset_sha256),
         ("Objectives", ", ".join(asked.objectives)),

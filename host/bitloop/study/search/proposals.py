@@ -204,6 +204,7 @@ class Proposals:
         if evaluation is None:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return
+        trial.set_user_attr("repeated", value=True)
         for name, value in self._attributes(evaluation).items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, self._objectives(evaluation))

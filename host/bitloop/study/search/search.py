@@ -42,7 +42,7 @@ TRIALS = 100
 DEVICE_CANDIDATES = 20
 """Assignments that an exhaustive search measures on a device at most, besides the best."""
 BEST = 10
-"""Assignments that are confirmed."""
+"""Assignments that are confirmed, unless said otherwise."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -61,6 +61,7 @@ class SearchOptions:
         seed: of the sampler.
         storage: a URL of Optuna's, which several machines may share; None is a file in the folder.
         study_name: of the study in the storage; None is the network's name.
+        best: assignments that are confirmed.
         processes: how many evaluate; None is one a processor.
         device: where candidates are measured; needed by the objectives latency and ram.
         device_candidates: the most that an exhaustive search measures there, besides the best.
@@ -76,6 +77,7 @@ class SearchOptions:
     seed: int = 0
     storage: str | None = None
     study_name: str | None = None
+    best: int = BEST
     processes: int | None = None
     device: DeviceOptions | None = None
     device_candidates: int = DEVICE_CANDIDATES
@@ -190,8 +192,10 @@ def plan_search(network: Network, options: SearchOptions) -> SearchPlan:
         )
     if options.method not in METHODS:
         raise UsageError(f"a method is {', '.join(METHODS)}; not {options.method!r}")
-    if options.trials < 1 or options.max_evaluations < 1 or options.device_candidates < 0:
-        raise UsageError("trials and evaluations are 1 or more, candidates for the device 0 or more")
+    if min(options.trials, options.max_evaluations, options.best) < 1 or options.device_candidates < 0:
+        raise UsageError(
+            "trials, evaluations and assignments to confirm are 1 or more, candidates for the device 0 or more"
+        )
     if not 0 <= options.seed < 2**32:
         raise UsageError(f"a seed is 0 to {2**32 - 1}, not {options.seed}")
     method = options.method
@@ -218,8 +222,8 @@ def run_search(
     """Find the smallest assignment of formats that loses no more than is put up with, and confirm it.
 
     Admissible is what is not inferior on the search split: the upper one-sided 95 % bound of its paired loss against
-    binary32 is at most the margin. The best ten of these are evaluated on the confirm split; the winner is the first of
-    them that is not inferior there either.
+    binary32 is at most the margin. The best ten of these (``options.best``) are evaluated on the confirm split; the
+    winner is the first of them that is not inferior there either.
 
     Args:
         network: whose weights and biases get formats.
@@ -288,7 +292,7 @@ def run_search(
                 evaluate_all(work, known)
             else:
                 sample(work, known, begun.asked, options)
-            selected = select(work, list(known.values()), BEST, options.device_candidates)
+            selected = select(work, list(known.values()), options.best, options.device_candidates)
             search = _put_together(
                 work,
                 begun,
