@@ -24,7 +24,7 @@ from bitloop.study.search.proposals import PENALTY, Proposals
 from bitloop.study.search.search import Search, SearchOptions, run_search
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install 'bitloop[search]'")
-WEIGHTS = ("int3", "int4", "int5", "int8:channel")
+WEIGHTS = ("int3", "int5", "int8:channel")
 Run = Callable[..., Search]
 
 
@@ -34,11 +34,11 @@ def few(network: Network) -> Choices:
 
 @pytest.fixture
 def search(deep: Callable[[int], Network], labelled: Callable[..., tuple[Images, Images]], tmp_path: Path) -> Run:
-    """Search five layers, 32,768 assignments: ``search("folder", trials=..., any other option)``."""
+    """Search five layers, 7,776 assignments: ``search("folder", trials=..., any other option)``."""
 
     def run(out: str = "search", *, choices: Choices | None = None, **options: object) -> Search:
         network = deep(5)
-        asked = replace(SearchOptions(choices=choices or few(network), margin=0.2, processes=1, trials=8), **options)
+        asked = replace(SearchOptions(choices=choices or few(network), margin=0.2, processes=1, trials=4), **options)
         return run_search(network, *labelled(network), asked, tmp_path / out)
 
     return run
@@ -50,7 +50,7 @@ def library(deep: Callable[[int], Network]) -> Library:
     return Library(network, few(network))
 
 
-PROXY = ((0.9, 0.3, 0.1, 0.0), (0.02, 0.0), (0.5, 0.3, 0.05, 0.0), (-0.01, 0.0))
+PROXY = ((0.9, 0.3, 0.0), (0.02, 0.0), (0.5, 0.05, 0.0), (-0.01, 0.0))
 
 
 def test_the_front_of_the_proxy_is_that_of_all_assignments(library: Library) -> None:
@@ -97,16 +97,17 @@ def _gain(library: Library, before: tuple[int, ...], tensor: int, choice: int) -
 
 
 def trials_of(search: Search, url: str | None = None) -> list[Any]:
-    storage = url or f"sqlite:///{search.folder.study}"
+    journal = optuna.storages.journal
+    storage = url or optuna.storages.JournalStorage(journal.JournalFileBackend(str(search.folder.study)))
     return optuna.load_study(study_name="deep5", storage=storage).get_trials(states=(optuna.trial.TrialState.COMPLETE,))
 
 
 def test_five_layers(search: Run) -> None:
     found = search()
     assert found.begun.asked.method == "sampled"
-    assert 8 < len(found.evaluations) < found.choices.count / 100
+    assert 4 < len(found.evaluations) < found.choices.count / 50
     proposed = [trial for trial in trials_of(found) if trial.user_attrs.get("proposed")]
-    assert len(proposed) == 8
+    assert len(proposed) == 4
     # Each trial has its recipe, and its value is the bytes, or more than any where it loses too much.
     by_key = {one.key: one for one in found.evaluations}
     for trial in trials_of(found):
@@ -126,31 +127,31 @@ def test_five_layers(search: Run) -> None:
     # Nothing more is left to do; with more trials asked for, it goes on.
     again = search()
     assert again.evaluated_now == 0
-    more = search(trials=11)
-    assert 1 <= more.evaluated_now <= 3
+    more = search(trials=6)
+    assert 1 <= more.evaluated_now <= 2
     lines = more.folder.evaluations.read_bytes().splitlines()
     assert len(lines) == len(set(lines)) == len(more.evaluations)
 
 
 def test_the_same_seed_gives_the_same(search: Run) -> None:
-    first, second = search("one", trials=4), search("two", trials=4)
+    first, second = search("one", trials=3), search("two", trials=3)
     assert first.folder.evaluations.read_bytes() == second.folder.evaluations.read_bytes()
     assert first.folder.result.read_bytes() == second.folder.result.read_bytes()
 
 
 def test_two_runs_share_a_study(search: Run, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
-    first = search("one", storage=url, trials=5)
-    second = search("two", storage=url, trials=9, seed=1)
+    first = search("one", storage=url, trials=3)
+    second = search("two", storage=url, trials=5, seed=1)
     trials = [trial for trial in trials_of(first, url) if not trial.user_attrs.get("repeated")]
-    assert sum(bool(trial.user_attrs.get("proposed")) for trial in trials) == 9
+    assert sum(bool(trial.user_attrs.get("proposed")) for trial in trials) == 5
     recipes = [trial.user_attrs["recipe"] for trial in trials]
     assert len(recipes) == len(set(recipes)), "something was evaluated twice"
     keys = {one.key for one in second.evaluations}
     assert {one.key for one in first.evaluations} <= keys
-    assert len(recipes) == len(keys) == len(first.evaluations) + 4
+    assert len(recipes) == len(keys) == len(first.evaluations) + 2
     # The first knows of the others once it is asked again.
-    assert {one.key for one in search("one", storage=url, trials=9).evaluations} == keys
+    assert {one.key for one in search("one", storage=url, trials=5).evaluations} == keys
     with pytest.raises(UsageError, match="of another search: margin differ"):
         search("three", storage=url, margin=0.3)
 
@@ -178,7 +179,7 @@ def test_every_assignment_of_a_small_grid_is_found_once(search: Run, deep: Calla
     chosen = choices_of(
         deep(5), weights=("int6",), biases=("fp16",), pinned=["dense1.weights=int4,int8", "dense3.weights=int4,int8"]
     )
-    found = search(choices=chosen, trials=50)
+    found = search(choices=chosen, trials=9)
     assert len(found.evaluations) == 4
     assert len(found.folder.evaluations.read_bytes().splitlines()) == 4
 
@@ -213,7 +214,6 @@ def test_what_loses_more_is_worse_and_never_better_than_what_is_admissible(tmp_p
         storage=f"sqlite:///{tmp_path}/s.db",
         name="s",
         seed=0,
-        shared=False,
     )
     proposals.add(evaluations)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")

@@ -12,10 +12,13 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bitloop.bench.journal import whole_bytes
 from bitloop.errors import DataError, UsageError
 from bitloop.study.results import to_line
 from bitloop.study.search.choices import Assignment, Choices
@@ -53,6 +56,13 @@ def import_optuna() -> Any:
     return optuna
 
 
+def _file_storage(optuna: Any, path: Path) -> Any:
+    """Return a storage in a file of one's own: each step appends a line; what of the last was cut off is removed."""
+    if path.exists():
+        os.truncate(path, whole_bytes(path))
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+
+
 @dataclass(frozen=True)
 class _Terms:
     """What trials of one study must have in common."""
@@ -72,10 +82,10 @@ class Proposals:
         values: gives the objectives of admissible evaluations.
         asked: what the search was asked, as JSON takes it: a study that was asked something else is refused.
         read: reads the evaluation out of a trial of another process, and checks it.
-        storage: a URL of Optuna's.
+        storage: a URL of Optuna's, whose trials several processes may share; or a file of this process's own, in which
+            what is under way was broken off.
         name: of the study.
         seed: of the sampler.
-        shared: whether other processes may have trials under way; where not, what is under way was broken off.
 
     Raises:
         UsageError: Optuna is not installed, the storage cannot be reached, or holds a study of another search.
@@ -90,10 +100,9 @@ class Proposals:
         *,
         asked: Mapping[str, object],
         read: Callable[[str, str], Evaluation],
-        storage: str,
+        storage: str | Path,
         name: str,
         seed: int,
-        shared: bool,
     ) -> None:
         self._optuna = optuna = import_optuna()
         self._terms = _Terms(choices, judge, objectives)
@@ -105,13 +114,13 @@ class Proposals:
         }
         try:
             self._study = optuna.create_study(
-                storage=storage,
+                storage=storage if isinstance(storage, str) else _file_storage(optuna, storage),
                 study_name=name,
                 load_if_exists=True,
                 directions=["minimize"] * len(objectives),
             )
             self._check(json.loads(json.dumps(asked)), name)
-            if not shared:
+            if isinstance(storage, Path):
                 self._end_broken_off()
             # Machines that share a study, and a search that is gone on with, must not draw the same again.
             drawn = (seed + len(self._study.get_trials(deepcopy=False))) % 2**32

@@ -157,10 +157,9 @@ def sample(work: Work, known: dict[Assignment, Evaluation], asked: SearchAsked, 
             values,
             asked={name: value for name, value in asdict(asked).items() if name != "seed"},
             read=read,
-            storage=options.storage or f"sqlite:///{folder.study.resolve()}",
+            storage=options.storage or folder.study,
             name=options.study_name or work.library.network.name,
             seed=options.seed,
-            shared=options.storage is not None,
         )
         lines = stack.enter_context(Lines(folder.evaluations))
         step = work.stage("explore")
