@@ -30,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 PENALTY = 1e12
 """More than any objective of an admissible assignment: bytes, or ticks of an image."""
-_REPEATED = 20
+_REPEATED = 5
 """Proposals that were evaluated before, for each trial that is asked for, until the sampler is given up."""
 _STALE_S = 600.0
 """Seconds after which a trial that another process began is taken for abandoned."""
@@ -142,6 +142,8 @@ class Proposals:
         complete = self._optuna.trial.TrialState.COMPLETE
         found: dict[Assignment, Evaluation] = {}
         for trial in self._study.get_trials(deepcopy=False, states=(complete,)):
+            if trial.user_attrs.get("repeated"):
+                continue
             text = trial.user_attrs.get("evaluation")
             if not isinstance(text, str):
                 raise DataError(f"trial {trial.number} of the study holds no evaluation; take another --study-name")
@@ -189,8 +191,12 @@ class Proposals:
         while (done := self._proposed()) < trials and repeated < _REPEATED * trials:
             progress(done, trials)
             taken = self._taken()
+            left = self._terms.choices.count - len(taken)
+            if not left:
+                _LOGGER.info("every assignment of the grid has been evaluated")
+                break
             batch: dict[Assignment, Any] = {}
-            while len(batch) < min(at_once, trials - done) and repeated < _REPEATED * trials:
+            while len(batch) < min(at_once, trials - done, left) and repeated < _REPEATED * trials:
                 trial = self._study.ask(self._distributions)
                 chosen = self._terms.choices.assignment([trial.params[name] for name in self._terms.choices.tensors])
                 if chosen in taken or chosen in batch:
@@ -214,8 +220,6 @@ class Proposals:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return
         trial.set_user_attr("repeated", value=True)
-        for name, value in self._attributes(evaluation).items():
-            trial.set_user_attr(name, value)
         self._study.tell(trial, self._objectives(evaluation))
 
     def _taken(self) -> dict[Assignment, Evaluation | None]:
