@@ -14,8 +14,6 @@ from bitloop.study.search.search import Search
 
 __all__ = ["render_search", "search_headline", "write_search_page"]
 
-_SHOWN_FRONT = 40
-
 
 def write_search_page(search: Search) -> Path:
     """Write ``search.html`` into the folder of a search, and return its path.
@@ -73,7 +71,7 @@ def render_search(search: Search) -> str:
         points=f"{100 * asked.margin:g}",
         cards=_cards(search),
         drawing=bytes_against_accuracy(view) if search.front else "",
-        front=[(one, wilson(one.correct, asked.images)) for one in search.front[-_SHOWN_FRONT:]],
+        front=[(one, wilson(one.correct, asked.images)) for one in search.front],
         winner_rows=_winner_rows(search),
         device=list(search.device.values()),
         sizes={one.key: one.total_bytes for one in search.evaluations if one.key in search.device},
@@ -151,8 +149,8 @@ def _provenance(search: Search) -> list[tuple[str, str]]:
         ("Network SHA-256", asked.network_sha256),
         (
             "Data",
-            f"{asked.dataset}, {asked.images:,} images of search, {asked.confirm_images:,} of confirm; the test split is "
-            "sealed",
+            f"{asked.dataset}, {asked.images:,} images of search and {asked.confirm_images:,} of confirm; the test "
+            "split is sealed",
         ),
         ("Data SHA-256", asked.dataset_sha256),
         ("Objectives", ", ".join(asked.objectives)),

@@ -62,7 +62,7 @@ def bytes_against_accuracy(view: FrontView) -> str:
     axes.axhline(100 * view.reference, color=MUTED, linewidth=0.9)
     axes.axhline(100 * (view.reference - view.margin), color=MUTED, linewidth=0.9, linestyle="--")
     if view.winner is not None:
-        axes.scatter(*_points([view.winner], view), s=70, marker="D", color=INK, label="winner", zorder=4)
+        axes.scatter(*_points([view.winner], view), s=42, marker="D", color=INK, label="winner", zorder=4)
     _label(axes)
     spoken = listed(
         [words.size(one.total_bytes) for one in front], [words.percent(one.correct / view.images) for one in front]
@@ -78,4 +78,4 @@ def _label(axes: Any) -> None:
     thousands(axes.xaxis)
     axes.set_xlabel("bytes of weights, biases and scales")
     axes.set_ylabel("accuracy in %")
-    axes.legend(loc="lower right", fontsize=9.0)
+    axes.legend(loc="lower right", fontsize=9.0, markerscale=1.6)

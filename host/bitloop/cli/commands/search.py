@@ -55,6 +55,7 @@ def search(
     study_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the study in the storage. Default: the network's.")
     ] = None,
+    best: Annotated[int, typer.Option(min=1, help="How many of the best are confirmed.")] = 10,
     device: Annotated[
         str | None,
         typer.Option("--device", "-d", metavar="URL", help="Measure the best on a device.", show_default=False),
@@ -110,6 +111,7 @@ def search(
         seed=seed,
         storage=storage,
         study_name=study_name,
+        best=best,
         processes=jobs,
         device=None
         if device is None

@@ -28,21 +28,20 @@ EXHAUSTIVE_LAYERS = 4
 WEIGHTS = (
     "ternary:channel",
     "int2:channel:mse",
-    "int3:mse",
     "int3:channel:mse",
-    "int4:mse",
     "int4:channel:mse",
-    "e2m1:channel:mse",
+    "int5:mse",
+    "int5:channel:mse",
+    "int6:channel:mse",
     "int8:channel",
 )
-"""Specs of weights unless said otherwise. One scale a tensor stands beside one a channel, because in a narrow layer the
-scales of the channels weigh as much as the codes."""
+"""Specs of weights unless said otherwise: what one scale a channel and its least squared error make of few bits."""
 FEW_WEIGHTS = (
     "ternary:channel",
-    "int2:channel:mse",
     "int3:channel:mse",
-    "int4:mse",
     "int4:channel:mse",
+    "int5:channel:mse",
+    "int6:channel:mse",
     "int8:channel",
 )
 """The same for a network of four layers, whose whole grid would be too large otherwise."""

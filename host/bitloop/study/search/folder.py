@@ -86,7 +86,7 @@ class SearchFolder:
         self.table = path / "candidates.csv"
         self.page = path / "search.html"
         self.winner = path / "winner.blm"
-        self.study = path / "study.db"
+        self.study = path / "study.log"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bitloop.bench.journal import whole_bytes
 from bitloop.errors import DataError, UsageError
 from bitloop.study.results import to_line
 from bitloop.study.search.choices import Assignment, Choices
@@ -27,7 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 PENALTY = 1e12
 """More than any objective of an admissible assignment: bytes, or ticks of an image."""
-_REPEATED = 20
+_REPEATED = 5
 """Proposals that were evaluated before, for each trial that is asked for, until the sampler is given up."""
 _STALE_S = 600.0
 """Seconds after which a trial that another process began is taken for abandoned."""
@@ -53,6 +56,13 @@ def import_optuna() -> Any:
     return optuna
 
 
+def _file_storage(optuna: Any, path: Path) -> Any:
+    """Return a storage in a file of one's own: each step appends a line; what of the last was cut off is removed."""
+    if path.exists():
+        os.truncate(path, whole_bytes(path))
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+
+
 @dataclass(frozen=True)
 class _Terms:
     """What trials of one study must have in common."""
@@ -72,10 +82,10 @@ class Proposals:
         values: gives the objectives of admissible evaluations.
         asked: what the search was asked, as JSON takes it: a study that was asked something else is refused.
         read: reads the evaluation out of a trial of another process, and checks it.
-        storage: a URL of Optuna's.
+        storage: a URL of Optuna's, whose trials several processes may share; or a file of this process's own, in which
+            what is under way was broken off.
         name: of the study.
         seed: of the sampler.
-        shared: whether other processes may have trials under way; where not, what is under way was broken off.
 
     Raises:
         UsageError: Optuna is not installed, the storage cannot be reached, or holds a study of another search.
@@ -90,10 +100,9 @@ class Proposals:
         *,
         asked: Mapping[str, object],
         read: Callable[[str, str], Evaluation],
-        storage: str,
+        storage: str | Path,
         name: str,
         seed: int,
-        shared: bool,
     ) -> None:
         self._optuna = optuna = import_optuna()
         self._terms = _Terms(choices, judge, objectives)
@@ -105,13 +114,13 @@ class Proposals:
         }
         try:
             self._study = optuna.create_study(
-                storage=storage,
+                storage=storage if isinstance(storage, str) else _file_storage(optuna, storage),
                 study_name=name,
                 load_if_exists=True,
                 directions=["minimize"] * len(objectives),
             )
             self._check(json.loads(json.dumps(asked)), name)
-            if not shared:
+            if isinstance(storage, Path):
                 self._end_broken_off()
             # Machines that share a study, and a search that is gone on with, must not draw the same again.
             drawn = (seed + len(self._study.get_trials(deepcopy=False))) % 2**32
@@ -133,6 +142,8 @@ class Proposals:
         complete = self._optuna.trial.TrialState.COMPLETE
         found: dict[Assignment, Evaluation] = {}
         for trial in self._study.get_trials(deepcopy=False, states=(complete,)):
+            if trial.user_attrs.get("repeated"):
+                continue
             text = trial.user_attrs.get("evaluation")
             if not isinstance(text, str):
                 raise DataError(f"trial {trial.number} of the study holds no evaluation; take another --study-name")
@@ -180,8 +191,12 @@ class Proposals:
         while (done := self._proposed()) < trials and repeated < _REPEATED * trials:
             progress(done, trials)
             taken = self._taken()
+            left = self._terms.choices.count - len(taken)
+            if not left:
+                _LOGGER.info("every assignment of the grid has been evaluated")
+                break
             batch: dict[Assignment, Any] = {}
-            while len(batch) < min(at_once, trials - done) and repeated < _REPEATED * trials:
+            while len(batch) < min(at_once, trials - done, left) and repeated < _REPEATED * trials:
                 trial = self._study.ask(self._distributions)
                 chosen = self._terms.choices.assignment([trial.params[name] for name in self._terms.choices.tensors])
                 if chosen in taken or chosen in batch:
@@ -204,8 +219,7 @@ class Proposals:
         if evaluation is None:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             return
-        for name, value in self._attributes(evaluation).items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("repeated", value=True)
         self._study.tell(trial, self._objectives(evaluation))
 
     def _taken(self) -> dict[Assignment, Evaluation | None]:

@@ -16,86 +16,24 @@ from bitloop.bench.identity import host_identity, versions
 from bitloop.bench.strict import plain
 from bitloop.data.dataset import Images
 from bitloop.data.splits import Split
-from bitloop.errors import Interrupted, SealedSplitError, UsageError
+from bitloop.errors import Interrupted, SealedSplitError
 from bitloop.network.network import Network
 from bitloop.quantize import blm
 from bitloop.quantize.apply import quantize
-from bitloop.study.device import DeviceCell, DeviceOptions
+from bitloop.study.device import DeviceCell
 from bitloop.study.grid import UNQUANTIZED, base_recipe
-from bitloop.study.search.bench import OBJECTIVES
-from bitloop.study.search.choices import EXHAUSTIVE_LAYERS, Choices, choices_of
+from bitloop.study.search.choices import Choices
 from bitloop.study.search.confirm import Candidate, Curse, Floating, confirm, curse_of, floating_on, verify
 from bitloop.study.search.evaluations import Evaluation, Judge, accuracy_front
 from bitloop.study.search.folder import SEARCH_VERSION, SearchAsked, SearchBegun, SearchFolder
 from bitloop.study.search.library import Library
+from bitloop.study.search.options import SearchOptions, SearchPlan, plan_search
 from bitloop.study.search.results import candidate_document, candidates_csv, evaluation_document
 from bitloop.study.search.steps import Selected, Work, evaluate_all, sample, select
-from bitloop.study.statistics import MARGIN
 
-__all__ = ["METHODS", "Progress", "Search", "SearchOptions", "SearchPlan", "plan_search", "run_search"]
-
-METHODS = ("auto", "exhaustive", "sampled")
-MAX_EVALUATIONS = 200_000
-"""Evaluations that an exhaustive search makes at most, unless said otherwise."""
-TRIALS = 100
-"""Proposals of Optuna that a sampled search evaluates, unless said otherwise."""
-DEVICE_CANDIDATES = 20
-"""Assignments that an exhaustive search measures on a device at most, besides the best."""
-BEST = 10
-"""Assignments that are confirmed."""
+__all__ = ["Progress", "Search", "SearchOptions", "SearchPlan", "plan_search", "run_search"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How a search is done.
-
-    Attributes:
-        choices: what is chosen from; None is :func:`bitloop.study.search.choices.choices_of` of the network.
-        margin: the loss of accuracy that is put up with, as a share, in (0, 1).
-        objectives: some of :data:`bitloop.study.search.bench.OBJECTIVES`; the first decides who wins.
-        method: "exhaustive", "sampled", or "auto": exhaustive up to four layers with parameters.
-        max_evaluations: that an exhaustive search may take.
-        trials: proposals of Optuna that a sampled search evaluates.
-        seed: of the sampler.
-        storage: a URL of Optuna's, which several machines may share; None is a file in the folder.
-        study_name: of the study in the storage; None is the network's name.
-        processes: how many evaluate; None is one a processor.
-        device: where candidates are measured; needed by the objectives latency and ram.
-        device_candidates: the most that an exhaustive search measures there, besides the best.
-        command: what started the search, for its record.
-    """
-
-    choices: Choices | None = None
-    margin: float = MARGIN
-    objectives: tuple[str, ...] = ("bytes",)
-    method: str = "auto"
-    max_evaluations: int = MAX_EVALUATIONS
-    trials: int = TRIALS
-    seed: int = 0
-    storage: str | None = None
-    study_name: str | None = None
-    processes: int | None = None
-    device: DeviceOptions | None = None
-    device_candidates: int = DEVICE_CANDIDATES
-    command: str = ""
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """What a search will do.
-
-    Attributes:
-        choices: what is chosen from.
-        method: "exhaustive" or "sampled".
-        evaluations: how many assignments are evaluated: all of an exhaustive search, Optuna's proposals of a sampled
-            one, which evaluates some of its own before.
-    """
-
-    choices: Choices
-    method: str
-    evaluations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,48 +102,6 @@ class Search:
         }
 
 
-def plan_search(network: Network, options: SearchOptions) -> SearchPlan:
-    """Return what a search will do, before it does anything.
-
-    Raises:
-        UsageError: an option makes no sense, or an exhaustive search would take too many evaluations.
-        FormatError: the choices do not go with the network.
-    """
-    choices = options.choices or choices_of(network)
-    if choices.tensors != tuple(network.parameters):
-        raise UsageError(f"the choices are for {', '.join(choices.tensors)}, network {network.name!r} has others")
-    unknown = [name for name in options.objectives if name not in OBJECTIVES]
-    if unknown or not options.objectives or len(set(options.objectives)) != len(options.objectives):
-        raise UsageError(
-            f"objectives are some of {', '.join(OBJECTIVES)}, each once; not {', '.join(options.objectives) or 'none'}"
-        )
-    if set(options.objectives) != {"bytes"} and options.device is None:
-        raise UsageError(
-            f"{' and '.join(name for name in options.objectives if name != 'bytes')} can be measured on a device only: "
-            "name one with --device URL (sim://native simulates one)"
-        )
-    if not 0.0 < options.margin < 1.0:
-        raise UsageError(
-            f"the loss that is put up with lies above 0 and below 100 points, not at {100 * options.margin:g}"
-        )
-    if options.method not in METHODS:
-        raise UsageError(f"a method is {', '.join(METHODS)}; not {options.method!r}")
-    if options.trials < 1 or options.max_evaluations < 1 or options.device_candidates < 0:
-        raise UsageError("trials and evaluations are 1 or more, candidates for the device 0 or more")
-    if not 0 <= options.seed < 2**32:
-        raise UsageError(f"a seed is 0 to {2**32 - 1}, not {options.seed}")
-    method = options.method
-    if method == "auto":
-        method = "exhaustive" if choices.layers <= EXHAUSTIVE_LAYERS else "sampled"
-    if method == "exhaustive" and choices.count > options.max_evaluations:
-        raise UsageError(
-            f"the grid has {choices.count:,} assignments, more than the {options.max_evaluations:,} that may be "
-            "evaluated: choose from fewer formats (--weights, --biases), pin tensors (--set TENSOR=SPEC), let Optuna "
-            "choose what is evaluated (--method sampled), or raise --max-evaluations"
-        )
-    return SearchPlan(choices, method, choices.count if method == "exhaustive" else options.trials)
-
-
 def run_search(
     network: Network,
     search_images: Images,
@@ -218,8 +114,8 @@ def run_search(
     """Find the smallest assignment of formats that loses no more than is put up with, and confirm it.
 
     Admissible is what is not inferior on the search split: the upper one-sided 95 % bound of its paired loss against
-    binary32 is at most the margin. The best ten of these are evaluated on the confirm split; the winner is the first of
-    them that is not inferior there either.
+    binary32 is at most the margin. The best ten of these (``options.best``) are evaluated on the confirm split; the
+    winner is the first of them that is not inferior there either.
 
     Args:
         network: whose weights and biases get formats.
@@ -288,7 +184,7 @@ def run_search(
                 evaluate_all(work, known)
             else:
                 sample(work, known, begun.asked, options)
-            selected = select(work, list(known.values()), BEST, options.device_candidates)
+            selected = select(work, list(known.values()), options.best, options.device_candidates)
             search = _put_together(
                 work,
                 begun,

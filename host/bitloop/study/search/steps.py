@@ -12,7 +12,6 @@ import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from bitloop.data.dataset import Images
 from bitloop.quantize.recipe import BIASES_SUFFIX
@@ -26,10 +25,8 @@ from bitloop.study.search.evaluations import Evaluation, Judge, rank, read_evalu
 from bitloop.study.search.folder import SearchAsked, SearchFolder
 from bitloop.study.search.greedy import explore
 from bitloop.study.search.library import Library
+from bitloop.study.search.options import SearchOptions
 from bitloop.study.search.proposals import Proposals
-
-if TYPE_CHECKING:
-    from bitloop.study.search.search import SearchOptions
 
 __all__ = ["Selected", "Work", "evaluate_all", "sample", "select"]
 
@@ -157,10 +154,9 @@ def sample(work: Work, known: dict[Assignment, Evaluation], asked: SearchAsked, 
             values,
             asked={name: value for name, value in asdict(asked).items() if name != "seed"},
             read=read,
-            storage=options.storage or f"sqlite:///{folder.study.resolve()}",
+            storage=options.storage or folder.study,
             name=options.study_name or work.library.network.name,
             seed=options.seed,
-            shared=options.storage is not None,
         )
         lines = stack.enter_context(Lines(folder.evaluations))
         step = work.stage("explore")

@@ -82,7 +82,7 @@ class Tree:
         """Return what assignments are worth, to the bit what ``score(simulate(model, pixels), true)`` says.
 
         Args:
-            assignments: in any order; about 8 bytes an image are taken for each.
+            assignments: in any order, none twice; about 9 bytes an image are taken for each.
         """
         order = sorted(range(len(assignments)), key=lambda i: assignments[i])
         ordered = [assignments[i] for i in order]
