@@ -1,10 +1,11 @@
-"""The cells of a sweep on a device, in one session, so that only what differs from cell to cell crosses the line."""
+"""Many MODELs on a device, in one session, so that only what differs from one to the next crosses the line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bitloop import errors
 from bitloop.bench.attempt import Attempt
@@ -18,11 +19,12 @@ from bitloop.errors import BitloopError, DisagreementError, DoesNotFitError, Int
 from bitloop.link.channel import LogCallback, RawCallback
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
+from bitloop.quantize.model import Model
 from bitloop.study.folder import read_lines
 from bitloop.study.grid import Cell, recipe_of
 from bitloop.study.results import from_line
 
-__all__ = ["DEVICE_IMAGES", "DeviceCell", "DeviceOptions", "measure_on_device", "read_device"]
+__all__ = ["DEVICE_IMAGES", "DeviceCell", "DeviceOptions", "measure_on_device", "models_on_device", "read_device"]
 
 DEVICE_IMAGES = 100
 """Images of a cell that a device runs, unless said otherwise."""
@@ -86,18 +88,30 @@ class DeviceCell:
     placement: str | None = None
 
 
-def read_device(path: Path, cells: Sequence[str], images: int | None) -> dict[str, DeviceCell]:
-    """Read ``device.jsonl``, by the cells' keys; none where it is missing. ``images`` is how many each must have run.
+C = TypeVar("C", bound=DeviceCell)
+
+
+def read_device(
+    path: Path, cells: Sequence[str], images: int | None, kind: type[C], *, study: str = "sweep"
+) -> dict[str, C]:
+    """Read ``device.jsonl``, by the cells' keys; none where it is missing.
+
+    Args:
+        path: of the file.
+        cells: keys of all that may be there.
+        images: how many each must have run; None is any number.
+        kind: what a line is.
+        study: what it is of, for messages.
 
     Raises:
         DataError: a line is damaged.
-        UsageError: the cells there are of another sweep, of several devices, or ran another number of images.
+        UsageError: what is there is of another study, of several devices, or ran another number of images.
     """
     lines = read_lines(path)
-    read = [from_line(DeviceCell, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    read = [from_line(kind, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     found = {line.cell: line for line in read}
     if len(found) != len(read) or not set(found) <= set(cells):
-        raise UsageError(f"{path} holds cells twice, or of another sweep; remove it to measure on the device anew")
+        raise UsageError(f"{path} holds lines twice, or of another {study}; remove it to measure on the device anew")
     if images is not None and any(line.images != images for line in read):
         raise UsageError(
             f"{path} was measured on {read[0].images:,} images, not {images:,}; say so again, or remove the file"
@@ -133,9 +147,39 @@ def measure_on_device(
         LinkError, DeviceError: the device could not be reached, or was lost.
         Interrupted: Ctrl-C.
     """
+    models = ((cell.key, quantize(network, recipe_of(cell, others))) for cell in cells)
+    ran = models_on_device(models, images, options, earlier=earlier)
+    for number, (line, record) in enumerate(ran, start=1):
+        yield line
+        if record is not None and progress is not None:
+            progress("device", number, len(cells))
+
+
+def models_on_device(
+    models: Iterable[tuple[str, Model]],
+    images: Images,
+    options: DeviceOptions,
+    *,
+    earlier: Mapping[str, DeviceCell],
+    noun: str = "cell",
+) -> Iterator[tuple[DeviceCell, RunRecord | None]]:
+    """Run MODELs on a device, one after another, and give each that agreed with the host, or does not fit.
+
+    Args:
+        models: each with its key; taken when its turn comes.
+        images: as many as are run of each.
+        options: which device, and how.
+        earlier: those that were measured before, by their key: on the same device, or this is refused.
+        noun: what a MODEL is to the caller, for messages.
+
+    Yields:
+        Its line, and the record of its run; None in place of that where it does not fit.
+
+    Raises:
+        As :func:`measure_on_device`.
+    """
     with open_session(options.url, options.run, on_log=options.on_log, on_raw=options.on_raw) as session:
-        for number, cell in enumerate(cells, start=1):
-            model = quantize(network, recipe_of(cell, others))
+        for key, model in models:
             attempt = Attempt(session, options.url, model, images, options.run, progress=None)
             try:
                 attempt.prepare()
@@ -143,33 +187,32 @@ def measure_on_device(
                 if session.info is None:
                     raise
                 info = session.info
-                yield DeviceCell(cell.key, info.board, info.firmware_hash, info.simulated, len(images), str(error))
+                refused = DeviceCell(key, info.board, info.firmware_hash, info.simulated, len(images), str(error))
+                yield refused, None
                 continue
-            _check_device(attempt, earlier)
+            _check_device(attempt, earlier, noun)
             with HostSimulation(model, images.pixels) as host:
                 attempt.stream(host, None)
             attempt.finish()
             record = record_of(attempt, (), (), started=attempt.started, command=options.run.command)
-            _raise_unless_exact(record, cell, options.url)
-            yield _line_of(record, cell)
-            if progress is not None:
-                progress("device", number, len(cells))
+            _raise_unless_exact(record, f"{noun} {key}", options.url)
+            yield _line_of(record, key), record
 
 
-def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell]) -> None:
+def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell], noun: str) -> None:
     for line in earlier.values():
         if (line.board, line.firmware) != (attempt.info.board, attempt.info.firmware_hash):
             raise UsageError(
-                f"cells were measured on {line.board} with firmware {line.firmware[:12] or 'unknown'}, this device is "
-                f"{attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or remove "
+                f"{noun}s were measured on {line.board} with firmware {line.firmware[:12] or 'unknown'}, this device "
+                f"is {attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or remove "
                 "device.jsonl"
             )
 
 
-def _raise_unless_exact(record: RunRecord, cell: Cell, url: str) -> None:
+def _raise_unless_exact(record: RunRecord, what: str, url: str) -> None:
     if record.verdict == "exact":
         return
-    message = f"cell {cell.key} on {url}: {record.headline}"
+    message = f"{what} on {url}: {record.headline}"
     if record.verdict == "disagree":
         raise DisagreementError(message)
     if record.status == "interrupted" or record.error is None:
@@ -180,10 +223,10 @@ def _raise_unless_exact(record: RunRecord, cell: Cell, url: str) -> None:
     raise failure
 
 
-def _line_of(record: RunRecord, cell: Cell) -> DeviceCell:
+def _line_of(record: RunRecord, key: str) -> DeviceCell:
     latency, ram, link = record.latency, record.ram, record.link
     return DeviceCell(
-        cell=cell.key,
+        cell=key,
         board=record.device.board,
         firmware=record.firmware.hash,
         simulated=record.simulated,

@@ -212,7 +212,7 @@ class Evaluator:
         if not len(part):
             return 0
         expected = simulate(model, part)
-        for who, found in (("the compiled core", core_logits(model, part)), ("the sweep", logits[: len(part)])):
+        for who, found in (("the compiled core", core_logits(model, part)), ("the evaluator", logits[: len(part)])):
             comparison = compare_vectors(found, expected)
             if not comparison.exact:
                 raise DisagreementError(
