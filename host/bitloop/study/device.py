@@ -204,8 +204,8 @@ def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell], noun: str
         if (line.board, line.firmware) != (attempt.info.board, attempt.info.firmware_hash):
             raise UsageError(
                 f"{noun}s were measured on {line.board} with firmware {line.firmware[:12] or 'unknown'}, this device "
-                f"is {attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or remove "
-                "device.jsonl"
+                f"is {attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or "
+                "remove device.jsonl"
             )
 
 

@@ -112,12 +112,13 @@ def show(found: Atlas) -> None:
     asked = found.begun.asked
     total = found.base.total
     title = (
-        f"{asked.model} on {asked.dataset} {asked.split}, {total:,} images; {len(found.rows):,} points, {struck_words(asked)}; "
-        f"without a flip {words.percent(found.base.value, total=total)} ({words.interval(found.base)})"
+        f"{asked.model} on {asked.dataset} {asked.split}, {total:,} images; {len(found.rows):,} points, "
+        f"{struck_words(asked)}\nwithout a flip {words.percent(found.base.value, total=total)}, 95 % interval "
+        f"{words.interval(found.base)}"
     )
-    columns = ["point", "flip", "changed", "left", "mean |Δ|", "accuracy", "95 % interval", "loss", "at most", "p"]
+    columns = ["tensor", "bit", "loss", "at most", "p", "accuracy", "95 % interval", "mean |Δ|", "changed"]
     if found.device:
-        columns.append("on the device")
+        columns.append("device")
     rows = [row_words(found, row) for row in found.ranking[:SHOWN_ROWS]]
     console.print_table(title, columns, rows, right=tuple(range(2, len(columns))))
     for name, groups in (("kind of bits", found.kinds), ("tensor", found.tensors)):
@@ -139,7 +140,7 @@ def show(found: Atlas) -> None:
         )
     console.print_text(
         "loss: points of accuracy less than without a flip; at most: its upper one-sided 95 % bound (Tango); p: exact "
-        "McNemar; left: codes whose flip would be no number; mean |Δ|: of a changed value, in RMS of its tensor"
+        "McNemar; mean |Δ|: of a changed value, in RMS of its tensor; changed: codes, others would be no number"
     )
     console.print_text(f"{atlas_headline(found)}.", style="bold green")
     if found.device:
@@ -154,15 +155,14 @@ def row_words(found: Atlas, row: AtlasRow) -> tuple[str, ...]:
 
     comparison = row.comparison
     cells = (
-        row.name,
-        row.position.meaning,
-        f"{row.changed:,}",
-        f"{row.left:,}",
-        change_words(row.mean_change),
-        words.percent(row.accuracy.value, total=row.accuracy.total),
-        words.interval(row.accuracy),
+        row.tensor,
+        row.position.name,
         f"{100 * comparison.loss:+.2f}",
         f"{100 * comparison.bound:+.2f}",
         p_words(comparison.p),
+        words.percent(row.accuracy.value, total=row.accuracy.total),
+        words.interval(row.accuracy),
+        change_words(row.mean_change),
+        f"{row.changed:,}",
     )
     return (*cells, device_words(found, row)) if found.device else cells
