@@ -16,6 +16,8 @@ _LEAST_LOSS, _MOST_LOSS = 0.05, 100.0
 _DARKEST = 0.55
 _LINEAR_LOSS = 0.1
 """Points up to which the axis of losses is linear; it is logarithmic beyond."""
+_MOST_CHANGE = 1e4
+"""Where the axis of changes ends: the first exponent bit of binary32 makes 10^38, beside which all else would be flat."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SMALL, _LARGE = 5.6, 9.0
 _NAMED_BITS = 16
@@ -152,7 +154,7 @@ def _change_axis(axes: Any, changes: Sequence[float]) -> None:
 
     axes.set_yscale("log")
     if changes:
-        low, high = math.floor(math.log10(min(changes))), math.ceil(math.log10(max(changes)))
+        low, high = math.floor(math.log10(min(changes))), math.ceil(math.log10(min(max(changes), _MOST_CHANGE)))
         axes.set_ylim(10.0**low, 10.0 ** max(high, low + 1))
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_locator(NullLocator())
