@@ -17,7 +17,7 @@ _DARKEST = 0.55
 _LINEAR_LOSS = 0.1
 """Points up to which the axis of losses is linear; it is logarithmic beyond."""
 _MOST_CHANGE = 1e4
-"""Where the axis of changes ends: the first exponent bit of binary32 makes 10^38, beside which all else would be flat."""
+"""Where the axis of changes ends: the first exponent bit of binary32 makes 10^38, and all else would look flat."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SMALL, _LARGE = 5.6, 9.0
 _NAMED_BITS = 16
@@ -152,10 +152,10 @@ def _change_axis(axes: Any, changes: Sequence[float]) -> None:
     """Let the axis of changes reach from one power of ten to another, labelled there in plain text."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415 - as above
 
+    least, most = min(changes, default=1.0), min(max(changes, default=1.0), _MOST_CHANGE)
+    low, high = math.floor(math.log10(least)), math.ceil(math.log10(most))
     axes.set_yscale("log")
-    if changes:
-        low, high = math.floor(math.log10(min(changes))), math.ceil(math.log10(min(max(changes), _MOST_CHANGE)))
-        axes.set_ylim(10.0**low, 10.0 ** max(high, low + 1))
+    axes.set_ylim(10.0**low, 10.0 ** max(high, low + 1))
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
