@@ -20,6 +20,7 @@ __all__ = [
     "AtlasRow",
     "Group",
     "atlas_row_document",
+    "group_document",
     "groups_of",
     "points_csv",
     "rank_correlation",
