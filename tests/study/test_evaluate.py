@@ -131,7 +131,7 @@ def test_one_wrong_bit_is_a_disagreement(models: Models, drawn_images: Images) -
     assert evaluator.check(model, worth, 1000) == 30
     assert evaluator.check(model, worth, 0) == 0
     worth.logits.view(np.uint32)[17, 4] ^= 1
-    with pytest.raises(DisagreementError, match=r"the sweep .* 1 of 20 .* 1 ULP.* image 17"):
+    with pytest.raises(DisagreementError, match=r"the evaluator .* 1 of 20 .* 1 ULP.* image 17"):
         evaluator.check(model, worth, 20)
 
 

@@ -9,6 +9,7 @@ import typer
 from bitloop import __version__
 from bitloop.cli import console
 from bitloop.cli.commands import (
+    atlas,
     demo,
     devices,
     firmware,
@@ -59,6 +60,7 @@ app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("search")(search.search)
 app.command("study")(study.study)
+app.command("atlas")(atlas.atlas)
 app.command("report")(report.report)
 app.command("monitor")(monitor.monitor)
 app.add_typer(firmware.app, name="firmware")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from bitloop import errors
 from bitloop.bench.attempt import Attempt
@@ -31,6 +32,7 @@ __all__ = [
     "DeviceCell",
     "DeviceOptions",
     "measure_on_device",
+    "models_on_device",
     "open_bench",
     "read_device",
 ]
@@ -97,18 +99,30 @@ class DeviceCell:
     placement: str | None = None
 
 
-def read_device(path: Path, cells: Sequence[str], images: int | None) -> dict[str, DeviceCell]:
-    """Read ``device.jsonl``, by the cells' keys; none where it is missing. ``images`` is how many each must have run.
+C = TypeVar("C", bound=DeviceCell)
+
+
+def read_device(
+    path: Path, cells: Sequence[str], images: int | None, kind: type[C], *, study: str = "sweep"
+) -> dict[str, C]:
+    """Read ``device.jsonl``, by the cells' keys; none where it is missing.
+
+    Args:
+        path: of the file.
+        cells: keys of all that may be there.
+        images: how many each must have run; None is any number.
+        kind: what a line is.
+        study: what it is of, for messages.
 
     Raises:
         DataError: a line is damaged.
-        UsageError: the cells there are of another sweep, of several devices, or ran another number of images.
+        UsageError: what is there is of another study, of several devices, or ran another number of images.
     """
     lines = read_lines(path)
-    read = [from_line(DeviceCell, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    read = [from_line(kind, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     found = {line.cell: line for line in read}
     if len(found) != len(read) or not set(found) <= set(cells):
-        raise UsageError(f"{path} holds cells twice, or of another sweep; remove it to measure on the device anew")
+        raise UsageError(f"{path} holds lines twice, or of another {study}; remove it to measure on the device anew")
     if images is not None and any(line.images != images for line in read):
         raise UsageError(
             f"{path} was measured on {read[0].images:,} images, not {images:,}; say so again, or remove the file"
@@ -146,9 +160,38 @@ def measure_on_device(
     """
     with open_bench(images, options, earlier=earlier) as bench:
         for number, cell in enumerate(cells, start=1):
-            yield bench.measure(cell.key, quantize(network, recipe_of(cell, others)), label=f"cell {cell.key}")
+            line, _ = bench.measure(cell.key, quantize(network, recipe_of(cell, others)), label=f"cell {cell.key}")
+            yield line
             if progress is not None:
                 progress("device", number, len(cells))
+
+
+def models_on_device(
+    models: Iterable[tuple[str, Model]],
+    images: Images,
+    options: DeviceOptions,
+    *,
+    earlier: Mapping[str, DeviceCell],
+    noun: str,
+) -> Iterator[tuple[DeviceCell, RunRecord | None]]:
+    """Run MODELs on a device, one after another, and give each that agreed with the host, or does not fit.
+
+    Args:
+        models: each with its key; taken when its turn comes.
+        images: as many as are run of each.
+        options: which device, and how.
+        earlier: those that were measured before, by their key: on the same device, or this is refused.
+        noun: what a MODEL is to the caller, for messages.
+
+    Yields:
+        As :meth:`DeviceBench.measure` returns it.
+
+    Raises:
+        As :func:`measure_on_device`.
+    """
+    with open_bench(images, options, earlier=earlier) as bench:
+        for key, model in models:
+            yield bench.measure(key, model, label=f"{noun} {key}")
 
 
 class DeviceBench:
@@ -169,8 +212,8 @@ class DeviceBench:
         self._options = options
         self._earlier = earlier
 
-    def measure(self, key: str, model: Model, *, label: str) -> DeviceCell:
-        """Run a MODEL, and return what it took if it agreed with the host, or why it does not fit.
+    def measure(self, key: str, model: Model, *, label: str) -> tuple[DeviceCell, RunRecord | None]:
+        """Run a MODEL, and return what it took if it agreed with the host, with the record; or why it does not fit.
 
         Args:
             key: of the line that is returned.
@@ -192,14 +235,14 @@ class DeviceBench:
             if self._session.info is None:
                 raise
             info = self._session.info
-            return DeviceCell(key, info.board, info.firmware_hash, info.simulated, len(images), str(error))
+            return DeviceCell(key, info.board, info.firmware_hash, info.simulated, len(images), str(error)), None
         _check_device(attempt, self._earlier)
         with HostSimulation(model, images.pixels) as host:
             attempt.stream(host, None)
         attempt.finish()
         record = record_of(attempt, (), (), started=attempt.started, command=options.run.command)
         _raise_unless_exact(record, label, options.url)
-        return _line_of(record, key)
+        return _line_of(record, key), record
 
 
 @contextmanager
@@ -217,9 +260,9 @@ def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell]) -> None:
     for line in earlier.values():
         if (line.board, line.firmware) != (attempt.info.board, attempt.info.firmware_hash):
             raise UsageError(
-                f"cells were measured on {line.board} with firmware {line.firmware[:12] or 'unknown'}, this device is "
-                f"{attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or remove "
-                "device.jsonl"
+                f"{noun}s were measured on {line.board} with firmware {line.firmware[:12] or 'unknown'}, this device "
+                f"is {attempt.info.board} with {attempt.info.firmware_hash[:12] or 'unknown'}; take that one, or "
+                "remove device.jsonl"
             )
 
 

@@ -238,7 +238,7 @@ class Evaluator:
         _raise_unless_same("the compiled core", core_logits(model, part), expected)
         judged = worth.logits[: len(part)]
         if worth.bounds is None:
-            _raise_unless_same("the sweep", judged, expected)
+            _raise_unless_same("the evaluator", judged, expected)
             return len(part)
         with np.errstate(invalid="ignore", over="ignore"):
             apart = np.abs(judged.astype(np.float64) - expected)

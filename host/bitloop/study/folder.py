@@ -1,4 +1,4 @@
-"""The folder of a sweep, and its files; whatever ends the sweep, they are whole or can be gone on with."""
+"""The folder of a study, and its files; whatever ends the study, they are whole or can be gone on with."""
 
 from __future__ import annotations
 
@@ -10,33 +10,68 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 from bitloop.bench.files import RunDirectory, write_file
 from bitloop.bench.journal import whole_bytes
+from bitloop.bench.record import Versions
 from bitloop.bench.strict import plain
 from bitloop.errors import DataError, UsageError
 from bitloop.study.results import SWEEP_VERSION, Begun, Outcome, from_line, outcomes_of, to_line
 
-__all__ = ["Lines", "SweepFolder"]
+__all__ = ["Lines", "StudyFolder", "SweepFolder", "read_lines"]
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class SweepFolder:
-    """Where a sweep keeps its files.
+class StudyBegun(Protocol):
+    """How a study was begun: a dataclass, as is what it was asked."""
+
+    @property
+    def version(self) -> int:
+        """Of the folder's files."""
+
+    @property
+    def asked(self) -> Any:
+        """What decides every figure of the study."""
+
+    @property
+    def versions(self) -> Versions:
+        """Of the software."""
+
+
+B = TypeVar("B", bound=StudyBegun)
+
+
+class StudyFolder(Generic[B]):
+    """Where a study keeps its files.
+
+    Args:
+        path: the folder.
+        noun: what the study is called, and its files after it.
+        parts: what it measures, in the plural.
+        kind: how it was begun; the version it must have.
+        version: of its files.
 
     Attributes:
         path: the folder.
+        begun: how the study was begun, written first.
+        lines: what was measured, line by line.
+        device: the same of a device.
+        result: what came of it.
+        table: the same, line by line.
+        page: the same for people.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, noun: str, parts: str, kind: type[B], version: int) -> None:
         self.path = path
-        self.begun = path / "sweep.json"
-        self.cells = path / "cells.jsonl"
+        self.begun = path / f"{noun}.json"
+        self.lines = path / f"{parts}.jsonl"
         self.device = path / "device.jsonl"
         self.result = path / "result.json"
-        self.table = path / "cells.csv"
-        self.page = path / "sweep.html"
+        self.table = path / f"{parts}.csv"
+        self.page = path / f"{noun}.html"
+        self._noun, self._parts, self._kind, self._version = noun, parts, kind, version
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -50,21 +85,22 @@ class SweepFolder:
         with RunDirectory(self.path).locked():
             yield
 
-    def begin(self, begun: Begun) -> Begun:
-        """Begin a sweep here, or see that the one begun here was asked the same.
+    def begin(self, begun: B) -> B:
+        """Begin a study here, or see that the one begun here was asked the same.
 
         Returns:
-            What is in ``sweep.json``: as given, or as it was begun earlier.
+            What is in the file: as given, or as it was begun earlier.
 
         Raises:
-            UsageError: another sweep was begun here, or the folder cannot be written.
-            DataError: ``sweep.json`` is damaged.
+            UsageError: another study was begun here, or the folder cannot be written.
+            DataError: the file is damaged.
         """
         if not self.begun.exists():
-            if self.cells.exists():
+            if self.lines.exists():
                 raise UsageError(
-                    f"{self.cells} is there, but no {self.begun.name} that says of what; name another --out"
+                    f"{self.lines} is there, but no {self.begun.name} that says of what; name another --out"
                 )
+            assert dataclasses.is_dataclass(begun)
             text = json.dumps(plain(dataclasses.asdict(begun)), indent=2, ensure_ascii=False, allow_nan=False)
             write_file(self.begun, f"{text}\n".encode())
             return begun
@@ -76,15 +112,15 @@ class SweepFolder:
         ]
         if differs:
             raise UsageError(
-                f"{self.path} holds another sweep: {_differences(earlier, begun, differs)}; give the same "
+                f"{self.path} holds another {self._noun}: {self._differences(earlier, begun, differs)}; give the same "
                 "command to go on with it, or name another --out"
             )
         if earlier.versions != begun.versions:
-            _LOGGER.warning("the sweep in %s was begun with other versions: %s", self.path, earlier.versions)
+            _LOGGER.warning("%s was begun with other versions: %s", self.path, earlier.versions)
         return earlier
 
-    def read_begun(self) -> Begun:
-        """Read ``sweep.json``.
+    def read_begun(self) -> B:
+        """Read how the study was begun.
 
         Raises:
             DataError: it is missing, damaged, or of another version.
@@ -92,11 +128,34 @@ class SweepFolder:
         try:
             text = self.begun.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.begun} cannot be read: {error}; is this the folder of a sweep?") from error
-        begun = from_line(Begun, text, self.begun.name)
-        if begun.version != SWEEP_VERSION:
-            raise DataError(f"{self.begun} is of version {begun.version}, this bitloop reads {SWEEP_VERSION}")
+            raise DataError(f"{self.begun} cannot be read: {error}; is this its folder?") from error
+        begun = from_line(self._kind, text, self.begun.name)
+        if begun.version != self._version:
+            raise DataError(f"{self.begun} is of version {begun.version}, this bitloop reads {self._version}")
         return begun
+
+    def _differences(self, earlier: B, begun: B, names: list[str]) -> str:
+        words = []
+        for name in names:
+            before, now = getattr(earlier.asked, name), getattr(begun.asked, name)
+            if name == self._parts:
+                more, fewer = len(set(before) - set(now)), len(set(now) - set(before))
+                words.append(f"it has {more:,} {name} that this one lacks, and lacks {fewer:,}")
+            else:
+                words.append(f"{name} was {before}, now it is {now}")
+        return "; ".join(words)
+
+
+class SweepFolder(StudyFolder[Begun]):
+    """Where a sweep keeps its files.
+
+    Attributes:
+        cells: the cells that were measured, line by line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, noun="sweep", parts="cells", kind=Begun, version=SWEEP_VERSION)
+        self.cells = self.lines
 
     def read_cells(self, begun: Begun) -> dict[str, Outcome]:
         """Read the cells that were measured, by their key; a last line that was cut off is left out.
@@ -192,16 +251,3 @@ def read_lines(path: Path) -> list[str]:
 def _comparable(value: object) -> object:
     """Return a value for comparison; the order of the cells decides nothing."""
     return frozenset(value) if isinstance(value, tuple) else value
-
-
-def _differences(earlier: Begun, begun: Begun, names: list[str]) -> str:
-    words = []
-    for name in names:
-        if name == "cells":
-            before, now = set(earlier.asked.cells), set(begun.asked.cells)
-            words.append(
-                f"its grid has {len(before - now):,} cells that this one lacks, and lacks {len(now - before):,}"
-            )
-        else:
-            words.append(f"{name} was {getattr(earlier.asked, name)}, now it is {getattr(begun.asked, name)}")
-    return "; ".join(words)

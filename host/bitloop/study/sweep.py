@@ -108,7 +108,7 @@ class Sweep:
 
 
 def sweep_images(dataset: Dataset, split: str, limit: int | None) -> Images:
-    """Return the images of a split that a sweep may look at.
+    """Return the images of a split that a study may look at.
 
     Raises:
         SealedSplitError: the test split: nothing is chosen by looking at it.
@@ -117,11 +117,11 @@ def sweep_images(dataset: Dataset, split: str, limit: int | None) -> Images:
     """
     if split == Split.TEST.value:
         raise SealedSplitError(
-            "the test split is sealed, and no sweep reaches it: choose on 'search', confirm on 'confirm', and run the "
-            "winner once with bitloop run --split test"
+            "the test split is sealed, and no study reaches it: choose on 'search', confirm on 'confirm', and run what "
+            "was chosen once with bitloop run --split test"
         )
     if split not in SPLITS:
-        raise UsageError(f"a sweep runs on one of the splits {', '.join(SPLITS)}, not on {split!r}")
+        raise UsageError(f"a study runs on one of the splits {', '.join(SPLITS)}, not on {split!r}")
     images = dataset.split(Split(split))
     return images if limit is None else images.first(limit)
 
@@ -193,7 +193,7 @@ def run_sweep(
             margin=options.margin,
             verified=_verify(work, outcomes, winner),
             measured_now=len(outcomes) - before,
-            device=read_device(folder.device, begun.asked.cells, None),
+            device=read_device(folder.device, begun.asked.cells, None, DeviceCell),
         )
         _write(sweep)  # before the device is asked: what may go wrong there takes nothing of this with it
         if options.device is not None:
@@ -281,7 +281,7 @@ def _on_device(work: _Work, sweep: Sweep, options: DeviceOptions) -> dict[str, D
     """Measure the cells that a device has not run yet, and keep each at once."""
     keys, path = sweep.begun.asked.cells, sweep.folder.device
     part = work.images.first(options.images)
-    found = read_device(path, keys, len(part))
+    found = read_device(path, keys, len(part), DeviceCell)
     left = [cell for cell in work.cells if cell.key not in found and sweep.outcomes[cell.key].measured is not None]
     if left:
         with Lines(path) as lines:

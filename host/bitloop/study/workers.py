@@ -28,9 +28,10 @@ from bitloop.errors import BitloopError, FormatError, WorkerError
 from bitloop.network.architecture import Architecture
 from bitloop.network.network import Network
 from bitloop.quantize.apply import quantize
-from bitloop.study.evaluate import CROSS_ENTROPY_DECIMALS, Evaluator
+from bitloop.study.evaluate import Evaluator
 from bitloop.study.grid import BASE, Cell, base_recipe, recipe_of
-from bitloop.study.results import Measured, Outcome, pack_right
+from bitloop.study.measure import measure_model
+from bitloop.study.results import Outcome
 
 __all__ = ["Crew", "Job", "Measurer", "Shared", "Task", "measure_all"]
 
@@ -137,19 +138,7 @@ class Measurer:
             if cell == BASE:
                 raise
             return Outcome.of_cell(cell, refused=str(error))
-        worth = self._evaluator.score(model, self._job.labels)
-        checked = self._evaluator.check(model, worth, self._job.checked)
-        sizes, entropy = model.sizes, worth.cross_entropy
-        measured = Measured(
-            model_sha256=model.sha256,
-            correct=worth.correct,
-            cross_entropy=None if entropy is None else round(entropy, CROSS_ENTROPY_DECIMALS),
-            weights_bytes=sizes.weights,
-            biases_bytes=sizes.biases,
-            scales_bytes=sizes.scales,
-            checked=checked,
-            right=pack_right(worth.right),
-        )
+        measured = measure_model(self._evaluator, model, self._job.labels, self._job.checked)
         return Outcome.of_cell(cell, measured=measured)
 
 

@@ -12,9 +12,10 @@ from bitloop.bench.metrics import Proportion, wilson
 from bitloop.data.dataset import Images
 from bitloop.quantize.entropy import model_entropy
 from bitloop.quantize.model import Model
-from bitloop.study.evaluate import CROSS_ENTROPY_DECIMALS, Evaluator
+from bitloop.study.evaluate import Evaluator
 from bitloop.study.folder import Lines, read_lines
-from bitloop.study.results import Measured, from_line, pack_right
+from bitloop.study.measure import measure_model
+from bitloop.study.results import Measured, from_line
 
 __all__ = ["CHECKED_IMAGES", "Measure", "Measures"]
 
@@ -106,18 +107,6 @@ def _key(measure: Measure) -> tuple[str, str, str, int]:
 
 def _measure(model: Model, images: Images) -> Measure:
     evaluator = Evaluator(model, images.pixels)
-    worth = evaluator.score(model, images.labels)
-    checked = evaluator.check(model, worth, CHECKED_IMAGES)
-    sizes, loss = model.sizes, worth.cross_entropy
-    measured = Measured(
-        model_sha256=model.sha256,
-        correct=worth.correct,
-        cross_entropy=None if loss is None else round(loss, CROSS_ENTROPY_DECIMALS),
-        weights_bytes=sizes.weights,
-        biases_bytes=sizes.biases,
-        scales_bytes=sizes.scales,
-        checked=checked,
-        right=pack_right(worth.right),
-    )
+    measured = measure_model(evaluator, model, images.labels, CHECKED_IMAGES)
     coded = model_entropy(model).coded_bytes
     return Measure(model.sha256, images.sha256, images.split.value, len(images), coded, measured)

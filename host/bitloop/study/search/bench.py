@@ -71,7 +71,7 @@ class Bench:
                 self._bench = self._stack.enter_context(bench)
             assignment = self._library.choices.assignment(evaluation.specs)
             label = self._library.choices.words(assignment)
-            found = self._bench.measure(key, self._library.model(assignment), label=label)
+            found, _ = self._bench.measure(key, self._library.model(assignment), label=label)
             self._lines.append(found)
             self.cells[key] = found
         return self.cells[key]

@@ -1,0 +1,39 @@
+"""One MODEL, measured: which images it labels right, what its logits are worth, and that they are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bitloop.quantize.model import Model
+from bitloop.study.evaluate import CROSS_ENTROPY_DECIMALS, Evaluator
+from bitloop.study.results import Measured, pack_right
+
+__all__ = ["measure_model"]
+
+
+def measure_model(evaluator: Evaluator, model: Model, labels: npt.NDArray[np.uint8], checked: int) -> Measured:
+    """Return what a MODEL is worth on the evaluator's images.
+
+    Args:
+        evaluator: of the images, and of the MODEL's architecture.
+        model: what is measured.
+        labels: uint8 ``[N]``, of the same images.
+        checked: images that are computed again in full, by core and reference.
+
+    Raises:
+        DisagreementError: core and reference differ.
+        BitloopError: whatever else keeps the MODEL from being evaluated.
+    """
+    worth = evaluator.score(model, labels)
+    sizes, entropy = model.sizes, worth.cross_entropy
+    return Measured(
+        model_sha256=model.sha256,
+        correct=worth.correct,
+        cross_entropy=None if entropy is None else round(entropy, CROSS_ENTROPY_DECIMALS),
+        weights_bytes=sizes.weights,
+        biases_bytes=sizes.biases,
+        scales_bytes=sizes.scales,
+        checked=evaluator.check(model, worth, checked),
+        right=pack_right(worth.right),
+    )
