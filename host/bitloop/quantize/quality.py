@@ -162,7 +162,7 @@ def check_source(model: Model, parameters: Mapping[str, npt.NDArray[Any]], name:
     first = differing[0]
     held, given = (shapes.get(first, "missing") for shapes in (expected, found))
     raise NetworkError(
-        f"the MODEL {model.name} was not quantized from {name}: {len(differing)} tensors differ, the first is {first!r}, "
+        f"the MODEL {model.name} was not quantized from {name}: {len(differing)} tensors differ, first {first!r}: "
         f"{held} in the MODEL and {given} in the network; name the network that it was made from"
     )
 

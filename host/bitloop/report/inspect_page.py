@@ -15,7 +15,15 @@ from bitloop.quantize.quality import Reach, TensorCodes
 from bitloop.report import tensor_plots, words
 from bitloop.report.page import Card
 
-__all__ = ["check_page", "codes_words", "reach_words", "render_inspection", "share_words", "write_inspect_page"]
+__all__ = [
+    "check_page",
+    "codes_words",
+    "ratio_words",
+    "reach_words",
+    "render_inspection",
+    "share_words",
+    "write_inspect_page",
+]
 
 PAGE_SUFFIXES = (".html", ".htm")
 
@@ -86,6 +94,12 @@ def codes_words(tensor: TensorCodes) -> str:
     return f"{tensor.used_codes:,} of {codes}"
 
 
+def ratio_words(ratio: float) -> str:
+    """Return what a ratio of signal to quantization noise says of all tensors."""
+    shown = tensor_plots.decibel_words(ratio)
+    return f"{shown} signal to quantization noise" if math.isfinite(ratio) else shown
+
+
 def reach_words(reach: Reach) -> str:
     """Return from which magnitude to which."""
     return f"{reach.least:.3g} – {reach.greatest:.3g}"
@@ -99,13 +113,9 @@ def share_words(count: int, total: int) -> str:
 
 
 def _headline(inspection: Inspection) -> str:
-    model, ratio = inspection.model, inspection.sqnr_db
-    formats = f"weights {model.recipe['weights']}, biases {model.recipe['biases']}"
-    if ratio is None:
-        return f"{model.name}: {formats}"
-    if not math.isfinite(ratio):
-        return f"{model.name}: {formats}: {tensor_plots.decibel_words(ratio)}"
-    return f"{model.name}: {formats}: {ratio:.1f} dB signal to quantization noise"
+    model = inspection.model
+    formats = f"{model.name}: weights {model.recipe['weights']}, biases {model.recipe['biases']}"
+    return formats if inspection.sqnr_db is None else f"{formats}: {ratio_words(inspection.sqnr_db)}"
 
 
 def _cards(inspection: Inspection, entropy: ModelEntropy) -> list[Card]:

@@ -63,7 +63,7 @@ def tensor_histogram(histogram: Histogram, *, name: str, title: str) -> str:
         tops = np.maximum(np.append(density, 0.0), np.append(0.0, density))
         axes.vlines(bins.edges, 0, tops, color=ACCENT, linewidth=0.9)
         axes.stairs(density, bins.edges, color=ACCENT, linewidth=0.9, baseline=None)
-        if histogram.shape is not None and total >= _FEW:
+        if histogram.shape is not None and histogram.elements is not None and total >= _FEW:
             shape = histogram.shape.merged(least)
             axes.stairs(_density(shape, total), shape.edges, color=INK, linewidth=0.8, baseline=None)
     _draw_saturated(axes, histogram, least)

@@ -114,7 +114,7 @@ def _load(
 
 
 def _print_quality(found: Inspection) -> None:
-    from bitloop.report.inspect_page import codes_words, reach_words, share_words  # noqa: PLC0415 - numpy
+    from bitloop.report.inspect_page import codes_words, ratio_words, reach_words, share_words  # noqa: PLC0415 - numpy
     from bitloop.report.tensor_plots import decibel_words  # noqa: PLC0415 - numpy
 
     used = [codes_words(tensor) for tensor in found.codes]
@@ -131,7 +131,7 @@ def _print_quality(found: Inspection) -> None:
         )
         return
     console.print_table(
-        f"What quantization did: {decibel_words(found.sqnr_db)} signal to quantization noise in all",
+        f"What quantization did: {ratio_words(found.sqnr_db)}",
         ("tensor", "SQNR", "error", "saturated", "to zero", "codes", "RMS", "values", "format"),
         [
             (
@@ -150,6 +150,6 @@ def _print_quality(found: Inspection) -> None:
         right=(1, 2, 3, 4, 5, 6, 7, 8),
     )
     console.print_text(
-        "SQNR: 10·log10 of Σw² / Σ(w - ŵ)²; error: the greatest; saturated: beyond what the format reaches; to zero: were "
-        "not zero; values, format: from the least magnitude above zero to the greatest"
+        "SQNR: 10·log10 of Σw² / Σ(w - ŵ)²; error: the greatest; saturated: beyond what the format reaches; to zero: "
+        "were not zero; values, format: from the least magnitude above zero to the greatest"
     )
