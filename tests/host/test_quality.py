@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitloop.errors import NetworkError
+from bitloop.errors import ModelError, NetworkError
 from bitloop.network.network import Network
 from bitloop.numeric.codec import decode, encode, is_finite_code
 from bitloop.numeric.formats import parse_format
@@ -73,7 +74,7 @@ def test_ratio_is_computed_in_binary64() -> None:
     assert sqnr_db(tiny, tiny / np.float32(2)) == pytest.approx(20 * math.log10(2), abs=1e-12)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(-9, 9, width=32), st.floats(-9, 9, width=32)), min_size=1, max_size=40))
 def test_ratio_against_exact_fractions(pairs: list[tuple[float, float]]) -> None:
     signal = sum(Fraction(w) ** 2 for w, _ in pairs)
@@ -234,7 +235,7 @@ def test_edges_are_where_the_encoder_goes_over(name: str, rounding: Rounding) ->
     assert ((edges[:-1] <= elements) & (elements <= edges[1:])).all()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     st.sampled_from(SPECS),
     st.lists(st.one_of(st.floats(-4, 4, width=32), st.sampled_from([0.0, 0.5, -1.5, 7.0])), min_size=3, max_size=60),
@@ -315,9 +316,17 @@ def test_values_nearly_alike_have_bins() -> None:
         histogram = value_histogram(tensor_of(array, "fp32"), array)
         assert int(histogram.bins.counts.sum()) == len(values)
         assert (np.diff(histogram.bins.edges) > 0).all()
-    # Divided by scales of their own, they differ in binary64's last bit.
-    array = np.array([[0.1, 0.3, 0.7]], np.float32)
-    assert int(value_histogram(tensor_of(array, "int16:channel"), array).bins.counts.sum()) == 3
+
+
+def test_quotients_that_differ_in_binary64s_last_bits_have_bins() -> None:
+    # 1 / (1 − 2^-23) is more than 1 + 2^-23 by 2^-46, 64 units in the last place: 128 bins find no edges between.
+    values = np.tile(np.array([1 + 2**-23, 1], np.float32), (1 << 14, 1))
+    tensor = tensor_of(values, "int16:channel")
+    scales = np.array([1, 1 - 2**-23], np.float32)
+    odd = replace(tensor, codes=np.ones(values.shape, np.uint32), scales=scales)
+    histogram = value_histogram(odd, values)
+    assert int(histogram.bins.counts.sum()) == values.size
+    assert (np.diff(histogram.bins.edges) > 0).all()
 
 
 def test_another_network_is_refused(models: Callable[..., Model], networks: Callable[[str], Network]) -> None:
@@ -325,6 +334,14 @@ def test_another_network_is_refused(models: Callable[..., Model], networks: Call
         NetworkError, match=r"not quantized from cnn: .* differ, first 'dense1.weights': \(196, 20\) in the MODEL"
     ):
         inspect_model(models("mlp8k", "int4"), networks("cnn"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_binary32_are_refused() -> None:
+    tensor = replace(tensor_of([[1.0, 2.0], [0.0, 4.0]], "e4m3:pow2"), scales=np.array([2.0**127], np.float32))
+    for measure in (lambda: tensor_codes(tensor), lambda: tensor_error(tensor, np.ones((2, 2), np.float32))):
+        with pytest.raises(ModelError, match=r"a\.weights.*beyond binary32"):
+            measure()
 
 
 def test_a_model_alone_has_no_errors(models: Callable[..., Model]) -> None:

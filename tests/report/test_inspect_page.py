@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bitloop.cli.app import app
+from bitloop.errors import UsageError
 from bitloop.network.network import Network
 from bitloop.quantize import blm
 from bitloop.quantize.apply import quantize, quantize_tensor
@@ -26,7 +27,7 @@ from bitloop.quantize.model import Model
 from bitloop.quantize.quality import TensorError, tensor_error
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.quantize.spec import parse_tensor_spec
-from bitloop.report.inspect_page import codes_words, render_inspection, share_words
+from bitloop.report.inspect_page import codes_words, render_inspection, share_words, write_inspect_page
 from bitloop.report.tensor_plots import decibel_words, sqnr_bars, tensor_histogram
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -115,6 +116,7 @@ def test_what_cannot_be_is_refused(here: Path, networks: Callable[[str], Network
     before = sorted(here.iterdir())
     for code, words, arguments in (
         (2, "quantized already", ("mine.blm", "-w", "int4")),
+        (2, "leave it out", ("mine.blm", "--pixel-range", "255")),
         (2, "a network itself", ("mine.npz", "-w", "int4", "--network", "mine.npz")),
         (2, "--weights, --biases or --set", ("mine.npz",)),
         (2, "does not end with .html", ("mine.blm", "--page", "page.txt")),
@@ -199,6 +201,12 @@ def test_text_from_outside_is_escaped(networks: Callable[[str], Network]) -> Non
     page = Page(text)
     assert all(tag not in {"script", "img"} and "onerror" not in attributes for tag, attributes in page.tags)
     assert page.text.count(poison) >= 4
+
+
+def test_a_page_has_the_name_of_a_page(shown: tuple[Inspection, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"page\.npz does not end with \.html"):
+        write_inspect_page(shown[0], tmp_path / "page.npz", source="mine.blm")
+    assert not list(tmp_path.iterdir())
 
 
 def test_saturation_and_reach_are_drawn() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitloop.errors import NetworkError
+from bitloop.errors import ModelError, NetworkError
 from bitloop.numeric.formats import Format
 from bitloop.quantize.entropy import entropy_bits
 from bitloop.quantize.model import Model, QuantizedTensor
@@ -112,9 +112,13 @@ class TensorError:
 
 
 def tensor_codes(tensor: QuantizedTensor) -> TensorCodes:
-    """Return what a tensor's codes hold."""
+    """Return what a tensor's codes hold.
+
+    Raises:
+        ModelError: an element times its scale is beyond binary32.
+    """
     _, counts = np.unique(tensor.codes, return_counts=True)
-    values = tensor.values()
+    values = _finite_values(tensor)
     return TensorCodes(
         name=tensor.name,
         elements=tensor.codes.size,
@@ -133,8 +137,11 @@ def tensor_error(tensor: QuantizedTensor, values: F32) -> TensorError:
     Args:
         tensor: as it was quantized.
         values: binary32, finite, of the tensor's shape: what it was quantized from.
+
+    Raises:
+        ModelError: as :func:`tensor_codes`.
     """
-    quantized = tensor.values()
+    quantized = _finite_values(tensor)
     return TensorError(
         name=tensor.name,
         elements=values.size,
@@ -257,6 +264,18 @@ def value_reach(values: F32) -> Reach:
     """Return from which magnitude above zero to which values go; both 0 where all are zero."""
     sizes = np.abs(values[values != 0]).astype(np.float64)
     return Reach(float(sizes.min()), float(sizes.max())) if sizes.size else Reach(0.0, 0.0)
+
+
+def _finite_values(tensor: QuantizedTensor) -> F32:
+    with np.errstate(over="ignore"):
+        values = tensor.values()
+    if np.isfinite(values).all():
+        return values
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    raise ModelError(
+        f"tensor {tensor.name!r}: the element {tensor.elements()[index]:g} at index {index} times its scale is beyond "
+        "binary32; quantize the network again"
+    )
 
 
 def _errors(values: F32, quantized: F32) -> F64:

@@ -98,8 +98,11 @@ def _load(
 
     if source in PACKED_MODELS or Path(source).suffix.lower() == sources.MODEL_SUFFIX:
         model = sources.load_model(source, weights=weights, biases=biases, overrides=overrides)
-        known = None if network is None else sources.load_network(network, pixel_range=pixel_range)
-        return model, known
+        if network is not None:
+            return model, sources.load_network(network, pixel_range=pixel_range)
+        if pixel_range != 1:
+            raise UsageError(f"--pixel-range is for a network's file; {source} is quantized already: leave it out")
+        return model, None
     if network is not None:
         raise UsageError(
             f"--network says what a {sources.MODEL_SUFFIX} file was quantized from; {source} is a network itself: "
