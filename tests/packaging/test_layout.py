@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"hello", "boards", "numeric", "data", "network", "quantize", "plan", "simulate", "link", "native", "firmware"},
     "study": LEAVES
     | {"hello", "numeric", "data", "network", "qat", "quantize", "plan", "simulate", "native", "link", "bench"},
-    "report": LEAVES | {"bench", "numeric", "study"},
+    "report": LEAVES | {"bench", "numeric", "quantize", "study"},
     "monitor": LEAVES | {"hello", "link"},
 }
 

@@ -189,7 +189,7 @@ def models_on_device(
     Raises:
         As :func:`measure_on_device`.
     """
-    with open_bench(images, options, earlier=earlier) as bench:
+    with open_bench(images, options, earlier=earlier, noun=noun) as bench:
         for key, model in models:
             yield bench.measure(key, model, label=f"{noun} {key}")
 
@@ -202,15 +202,17 @@ class DeviceBench:
         images: what each MODEL runs.
         options: which device, and how.
         earlier: MODELs that were measured before, by their key: on the same device, or this is refused.
+        noun: what a MODEL is to the caller, for messages.
     """
 
     def __init__(
-        self, session: Session, images: Images, options: DeviceOptions, earlier: Mapping[str, DeviceCell]
+        self, session: Session, images: Images, options: DeviceOptions, earlier: Mapping[str, DeviceCell], noun: str
     ) -> None:
         self._session = session
         self._images = images
         self._options = options
         self._earlier = earlier
+        self._noun = noun
 
     def measure(self, key: str, model: Model, *, label: str) -> tuple[DeviceCell, RunRecord | None]:
         """Run a MODEL, and return what it took if it agreed with the host, with the record; or why it does not fit.
@@ -236,7 +238,7 @@ class DeviceBench:
                 raise
             info = self._session.info
             return DeviceCell(key, info.board, info.firmware_hash, info.simulated, len(images), str(error)), None
-        _check_device(attempt, self._earlier)
+        _check_device(attempt, self._earlier, self._noun)
         with HostSimulation(model, images.pixels) as host:
             attempt.stream(host, None)
         attempt.finish()
@@ -246,17 +248,19 @@ class DeviceBench:
 
 
 @contextmanager
-def open_bench(images: Images, options: DeviceOptions, *, earlier: Mapping[str, DeviceCell]) -> Iterator[DeviceBench]:
+def open_bench(
+    images: Images, options: DeviceOptions, *, earlier: Mapping[str, DeviceCell], noun: str = "cell"
+) -> Iterator[DeviceBench]:
     """Open a session in which MODELs are measured; see :class:`DeviceBench` for the arguments.
 
     Raises:
         LinkError: the port cannot be opened.
     """
     with open_session(options.url, options.run, on_log=options.on_log, on_raw=options.on_raw) as session:
-        yield DeviceBench(session, images, options, earlier)
+        yield DeviceBench(session, images, options, earlier, noun)
 
 
-def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell]) -> None:
+def _check_device(attempt: Attempt, earlier: Mapping[str, DeviceCell], noun: str) -> None:
     for line in earlier.values():
         if (line.board, line.firmware) != (attempt.info.board, attempt.info.firmware_hash):
             raise UsageError(

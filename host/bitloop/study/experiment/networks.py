@@ -64,6 +64,7 @@ class Plan:
         architecture: as the study's file names it.
         settings: of the training, with the seed.
         recipe: what it is trained for.
+        start: what such a training starts from.
         dataset: name or folder of the data set.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     architecture: str = ""
     settings: TrainingSettings | None = None
     recipe: RecipeTexts | None = None
+    start: str = SCRATCH
     dataset: str = ""
 
     @property
@@ -161,13 +163,14 @@ def _training_plan(entry: NetworkEntry, seed: int, dataset: str) -> Plan:
     if entry.qat is not None:
         texts = parse_recipe(entry.qat.weights, entry.qat.biases, entry.qat.set).to_dict()
         overrides = tuple(f"{name}={spec}" for name, spec in texts["overrides"].items())
-        recipe = RecipeTexts(texts["weights"], texts["biases"], overrides, entry.qat.from_ or SCRATCH)
+        recipe = RecipeTexts(texts["weights"], texts["biases"], overrides)
     return Plan(
         name=entry.name,
         label=f"{entry.name}-seed{seed}",
         architecture=entry.architecture,
         settings=settings,
         recipe=recipe,
+        start=SCRATCH if entry.qat is None else entry.qat.from_ or SCRATCH,
         dataset=dataset,
     )
 
@@ -270,8 +273,7 @@ def _train_to(plan: Plan, folder: Path) -> None:
     if recipe is None:
         network = train(architecture, dataset, plan.settings, checkpoint=checkpoint)
     else:
-        assert plan.recipe is not None
-        name, start = find_start(plan.architecture, plan.recipe.start)
+        name, start = find_start(plan.architecture, plan.start)
         if start is not None and start.architecture.layers != architecture.layers:
             raise NetworkError(f"training of {plan.label} cannot start from {name!r}, whose layers are others")
         network = train_quantized(

@@ -46,7 +46,8 @@ class Bench:
         self._bench: DeviceBench | None = None
         self._lines: Lines | None = None
         self._path = folder.device
-        self.cells = read_device(folder.device, [found.key for found in evaluations], len(self._images))
+        keys = [found.key for found in evaluations]
+        self.cells = read_device(folder.device, keys, len(self._images), DeviceCell, study="search")
 
     def __enter__(self) -> Bench:
         return self
@@ -67,7 +68,7 @@ class Bench:
         if key not in self.cells:
             if self._bench is None or self._lines is None:
                 self._lines = self._stack.enter_context(Lines(self._path))
-                bench = open_bench(self._images, self._options, earlier=dict(self.cells))
+                bench = open_bench(self._images, self._options, earlier=dict(self.cells), noun="assignment")
                 self._bench = self._stack.enter_context(bench)
             assignment = self._library.choices.assignment(evaluation.specs)
             label = self._library.choices.words(assignment)
