@@ -193,6 +193,22 @@ def test_logits_beyond_their_bounds_are_a_disagreement(
     assert evaluator.check(model, worth, image) == image
 
 
+def test_logits_that_are_nan_everywhere_agree(
+    networks: Callable[[str], Network], drawn_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = networks("mlp8k"), drawn_images.first(30)
+    huge = {name: np.float32(2.0**127) * np.sign(array) for name, array in network.parameters.items()}
+    model = quantize(Network(network.architecture, huge, "mnist", {}), parse_recipe("fp32"))
+    monkeypatch.setattr(Evaluator, "route", lambda *_, **__: Route.BOUNDED)
+    evaluator = Evaluator(model, images.pixels)
+    worth = evaluator.score(model, images.labels)
+    expected = simulate(model, images.pixels)
+    assert np.isnan(expected).any()
+    assert worth.cross_entropy is None
+    np.testing.assert_array_equal(worth.right, labels(expected) == images.labels)
+    assert evaluator.check(model, worth, 20) == 20
+
+
 def test_an_open_label_that_is_another_is_a_disagreement(models: Models, drawn_images: Images) -> None:
     model, images = models("mlp8k", "e4m3"), drawn_images.first(5)
     logits = simulate(model, images.pixels)

@@ -43,7 +43,7 @@ T = TypeVar("T", np.float32, np.float64)
 
 SLACK = 1.0 + 2.0**-10
 """Factor on each layer's bound, for the rounding of the bounds themselves."""
-BATCH = 100
+BATCH = 40
 """Images multiplied together: the unfolded windows of a usual layer stay within tens of MiB."""
 _U = 2.0**-24
 _TINY = 2.0**-149

@@ -243,7 +243,8 @@ class Evaluator:
         with np.errstate(invalid="ignore", over="ignore"):
             apart = np.abs(judged.astype(np.float64) - expected)
         bounds = worth.bounds[: len(part)]
-        beyond = ~((apart <= bounds) | (judged == expected)).all(axis=1) | (labels(judged) != labels(expected))
+        same = (judged == expected) | (np.isnan(judged) & np.isnan(expected))
+        beyond = ~((apart <= bounds) | same).all(axis=1) | (labels(judged) != labels(expected))
         if beyond.any():
             raise DisagreementError(
                 f"BLAS and the numpy reference differ by more than is possible in {int(beyond.sum()):,} of "
