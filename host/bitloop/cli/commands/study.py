@@ -70,7 +70,22 @@ def study(
 
 def _show(found: Study) -> None:
     for table in found.tables:
-        right = tuple(column for column in range(len(table.columns)) if table.is_number(column))
-        console.print_table(table.title, table.columns, table.rows, right=right)
+        # What all lines have in common is said once, so that a line has room.
+        common = {
+            column
+            for column in range(1, len(table.columns))
+            if len(table.rows) > 1 and table.rows[0][column] and len({row[column] for row in table.rows}) == 1
+        }
+        empty = {column for column in range(len(table.columns)) if not any(row[column] for row in table.rows)}
+        shown = [column for column in range(len(table.columns)) if column not in common | empty]
+        console.print_table(
+            table.title,
+            [table.columns[column] for column in shown],
+            [[row[column] for column in shown] for row in table.rows],
+            right=tuple(place for place, column in enumerate(shown) if table.is_number(column)),
+        )
+        if common:
+            said = "; ".join(f"{table.columns[column]}: {table.rows[0][column]}" for column in sorted(common))
+            console.print_text(f"All lines: {said}")
         for note in table.notes:
             console.print_text(note)
