@@ -193,7 +193,8 @@ def _check_trained(plan: Plan, network: Network, path: Path) -> None:
     """See that a network in the folder is what the study's file asks for."""
     assert plan.settings is not None
     recipe = plan.parsed_recipe
-    was = dict(network.metadata.get("settings", {}))
+    # A setting that the file does not know yet was what its default leaves as it is.
+    was = {**asdict(TrainingSettings()), **network.metadata.get("settings", {})}
     differs = [
         f"{field.name} was {was.get(field.name)!r}, now it is {value!r}"
         for field in fields(plan.settings)
