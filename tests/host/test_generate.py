@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -74,6 +74,7 @@ KIND = st.sampled_from(["conv", "max", "avg"])
 STRIDE = st.sampled_from([None, 1, 2, 3])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(KIND, st.integers(1, 9), st.integers(1, 40), STRIDE, st.booleans()), max_size=5),
     st.lists(st.integers(1, 300), min_size=1, max_size=3),
