@@ -476,11 +476,13 @@ def test_the_splits_are_what_they_are_for(digits: Dataset, network: Network, tmp
     assert not (tmp_path / "s").exists()
 
 
-def test_parts_cover_each_assignment_once(network: Network) -> None:
-    choices = choices_of(network)
-    every = list(itertools.product(*(range(len(specs)) for specs in choices.specs)))
+def test_parts_cover_each_assignment_once() -> None:
+    specs = tuple(tuple(f"int{n}" for n in range(count)) for count in (2, 3, 40, 41))
+    choices = Choices(("a.weights", "a.biases", "b.weights", "c.weights"), specs)
+    every = list(itertools.product(*(range(len(texts)) for texts in choices.specs)))
     parts = list(parts_of(every, choices))
     assert [chosen for part in parts for chosen in part.assignments] == every
+    assert max(len(part.assignments) for part in parts) <= 1_024 < 40 * 41
     assert all(len({chosen[:2] for chosen in part.assignments}) == 1 for part in parts)
     assert len({part.key for part in parts}) == len(parts)
 
