@@ -18,10 +18,13 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.model import Model
 from bitloop.quantize.recipe import parse_recipe
 from bitloop.simulate.bounded import Bounded, bounded_logits, bounded_logits_from, bounded_prefix_of
+from bitloop.simulate.elementwise import elementwise_logits
 from bitloop.simulate.reference import labels, simulate
 
 F64 = npt.NDArray[np.float64]
+Compute = Callable[[Model, npt.NDArray[np.uint8]], Bounded]
 U = 2.0**-24
+either = pytest.mark.parametrize("compute", [bounded_logits, elementwise_logits])
 SPECS = ("fp32", "e4m3:pow2", "e8m2", "int4:channel", "int8:affine", "ternary:channel", "e2m1:fp32")
 
 
@@ -79,10 +82,11 @@ def drawn_models(draw: st.DrawFn) -> tuple[Model, npt.NDArray[np.uint8]]:
 @given(drawn_models())
 def test_a_devices_logits_lie_within_the_bounds(case: tuple[Model, npt.NDArray[np.uint8]]) -> None:
     model, pixels = case
-    found, exact = bounded_logits(model, pixels), simulate(model, pixels)
-    assert found.logits.shape == found.bounds.shape == exact.shape
-    assert (np.abs(found.logits.astype(np.float64) - exact) <= found.bounds).all()
-    assert (found.logits.argmax(axis=1) == labels(exact))[found.decided].all()
+    exact = simulate(model, pixels)
+    for found in (elementwise_logits(model, pixels), bounded_logits(model, pixels)):
+        assert found.logits.shape == found.bounds.shape == exact.shape
+        assert (np.abs(found.logits.astype(np.float64) - exact) <= found.bounds).all()
+        assert (found.logits.argmax(axis=1) == labels(exact))[found.decided].all()
     for layer in model.architecture.layers:
         again = bounded_logits_from(model, bounded_prefix_of(model, pixels, layer.name))
         np.testing.assert_array_equal(again.logits, found.logits)
@@ -104,6 +108,7 @@ def gamma(terms: int) -> float:
     return terms * U / (1 - terms * U)
 
 
+@either
 @pytest.mark.parametrize(
     ("layers", "terms", "averaged", "most"),
     [
@@ -117,7 +122,7 @@ def gamma(terms: int) -> float:
     ],
 )
 def test_the_worst_adversary_stays_just_within(
-    layers: list[Layer], terms: tuple[int, ...], averaged: int, most: float
+    layers: list[Layer], terms: tuple[int, ...], averaged: int, most: float, compute: Compute
 ) -> None:
     """Where all weights and pixels are one positive number, Cauchy and Schwarz lose nothing.
 
@@ -126,7 +131,7 @@ def test_the_worst_adversary_stays_just_within(
     without any of the code under test. A maximum costs up to the root of its window, and an average twice its own.
     """
     model = constant_model(layers, (20, 20, 1), 0.125)
-    found = bounded_logits(model, np.full((2, 20, 20, 1), 255, np.uint8))
+    found = compute(model, np.full((2, 20, 20, 1), 255, np.uint8))
     exact = np.prod([n * 0.125 for n in terms])
     np.testing.assert_allclose(found.logits, exact, rtol=1e-4)
     up = np.prod([1 + gamma(n) for n in (*terms, averaged)])
@@ -150,11 +155,12 @@ def orders(x: npt.NDArray[np.float32], w: npt.NDArray[np.float32], generator: np
     return found
 
 
-def test_no_order_of_summation_escapes() -> None:
+@either
+def test_no_order_of_summation_escapes(compute: Compute) -> None:
     model = model_of([Flatten("flatten"), Dense("dense1", 3, use_bias=False)], (8, 8, 1), seed=4)
     generator = np.random.default_rng(5)
     pixels = generator.integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
-    exact, bounds = simulate(model, pixels).astype(np.float64), bounded_logits(model, pixels).bounds
+    exact, bounds = simulate(model, pixels).astype(np.float64), compute(model, pixels).bounds
     weights = model.tensors["dense1.weights"].elements()
     spread = 0.0
     inputs: npt.NDArray[np.float32] = pixels.reshape(4, -1).astype(np.float32) / np.float32(255)
@@ -166,10 +172,11 @@ def test_no_order_of_summation_escapes() -> None:
     assert spread > 0  # the orders do differ, so that something was shown
 
 
+@either
 @pytest.mark.parametrize(
     ("weights", "bias", "size", "roundings"), [("fp32", 2.0**20, 2.0**20, 2), ("int8:fp32", 0.0, 3.0, 4)]
 )
-def test_scale_and_bias_round_as_well(weights: str, bias: float, size: float, roundings: int) -> None:
+def test_scale_and_bias_round_as_well(weights: str, bias: float, size: float, roundings: int, compute: Compute) -> None:
     """One pixel and one weight: each rounding is by half a unit in the last place at most, here and there.
 
     Without a scale the product is small beside the bias, and one rounding counts; with one two do: product, scale.
@@ -177,14 +184,15 @@ def test_scale_and_bias_round_as_well(weights: str, bias: float, size: float, ro
     architecture = Architecture("one", (1, 1, 1), (Flatten("flatten"), Dense("dense1", 1)))
     parameters = {"dense1.weights": np.array([[3.0]], np.float32), "dense1.biases": np.array([bias], np.float32)}
     model = quantize(Network(architecture, parameters, "mnist"), parse_recipe(weights, "fp32"))
-    bound = float(bounded_logits(model, np.full((1, 1, 1, 1), 255, np.uint8)).bounds[0, 0])
+    bound = float(compute(model, np.full((1, 1, 1, 1), 255, np.uint8)).bounds[0, 0])
     assert roundings * U * size <= bound <= 4 * roundings * U * size
 
 
+@either
 @pytest.mark.parametrize("weight", [2.0**127, 1e38])
-def test_what_may_overflow_decides_nothing(weight: float) -> None:
+def test_what_may_overflow_decides_nothing(weight: float, compute: Compute) -> None:
     model = constant_model([Flatten("flatten"), Dense("dense1", 2, use_bias=False)], (2, 2, 1), weight)
-    found = bounded_logits(model, np.full((1, 2, 2, 1), 255, np.uint8))
+    found = compute(model, np.full((1, 2, 2, 1), 255, np.uint8))
     assert np.isinf(found.bounds).all()
     assert found.decided.tolist() == [False]
 
@@ -197,6 +205,21 @@ def test_decided_is_a_lead_by_more_than_both_bounds() -> None:
     assert Bounded(logits, bounds).decided.tolist() == [True, False, False, False, True, False, False]
 
 
+@either
+def test_weights_of_zero_add_no_error(compute: Compute) -> None:
+    """Of 400 weights 4 are left: what a sum is off by is that of four terms."""
+    architecture = Architecture("sparse", (20, 20, 1), (Flatten("flatten"), dense("dense1", 2)))
+    weights = np.zeros((400, 2), np.float32)
+    weights[[3, 77, 210, 399]] = 1.0
+    model = quantize(Network(architecture, {"dense1.weights": weights}, "mnist"), parse_recipe("fp32"))
+    found = compute(model, np.full((1, 20, 20, 1), 255, np.uint8))
+    least = 4 * 2 * gamma(4)
+    assert (found.bounds >= least).all()
+    # By norms the 400 pixels count, of which 396 meet a zero: ten times too much.
+    assert (found.bounds <= (2 if compute is elementwise_logits else 30) * least).all()
+
+
+@either
 @pytest.mark.parametrize("spec", ["fp32", "e3m1:pow2", "int4:channel", "ternary"])
 def test_the_zoo_is_decided_nearly_always(spec: str, networks: Callable[[str], Network], drawn_images: Images) -> None:
     for name in ("mlp8k", "cnn"):

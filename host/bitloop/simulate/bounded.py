@@ -21,11 +21,10 @@ a sum could overflow, there is no bound.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +33,12 @@ from bitloop.errors import UnsupportedLayerError, UsageError
 from bitloop.network.architecture import AveragePool2D, Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU, Softmax
 from bitloop.quantize.model import Model
 from bitloop.simulate.kernels import F32, PIXEL_TABLE
-from bitloop.simulate.reference import parameters_of, window_of
+from bitloop.simulate.reference import parameters_of
+from bitloop.simulate.windows import Window
 
-__all__ = ["Bounded", "BoundedPrefix", "bounded_logits", "bounded_logits_from", "bounded_prefix_of"]
+__all__ = ["Bounded", "BoundedPrefix", "bounded_logits", "bounded_logits_from", "bounded_prefix_of", "most_terms"]
 
 F64 = npt.NDArray[np.float64]
-T = TypeVar("T", np.float32, np.float64)
 
 SLACK = 1.0 + 2.0**-10
 """Factor on each layer's bound, for the rounding of the bounds themselves."""
@@ -205,7 +204,7 @@ def _dense(affine: _Affine, state: _State) -> _State:
 
 
 def _conv2d(affine: _Affine, layer: Conv2D, state: _State) -> _State:
-    window = _Window.of(state.values.shape[1:], layer.kernel_size, layer.strides, layer.padding)
+    window = Window.of(state.values.shape[1:], layer.kernel_size, layer.strides, layer.padding)
     norm = np.sqrt(window.total(np.square(_norm(state.values))))
     error = np.sqrt(window.total(np.square(state.error)))
     return affine(window.unfolded(state.values), norm, error)
@@ -237,7 +236,7 @@ class _Affine:
     def __init__(self, model: Model, layer: Dense | Conv2D, *, last: bool) -> None:
         weights, self._scale, self._bias = parameters_of(model, layer.name, layer.use_bias)
         self._matrix = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
-        terms, outputs = self._matrix.shape
+        terms, outputs = most_terms(self._matrix), self._matrix.shape[1]
         self._gamma = _gamma(terms)
         self._last = last
         wide = self._matrix.astype(np.float64)
@@ -276,6 +275,15 @@ class _Affine:
         return _State(values, bound * finite)
 
 
+def most_terms(matrix: F32) -> int:
+    """Return how many terms the longest sum of a layer has: a weight of zero adds exactly nothing, here and there.
+
+    Args:
+        matrix: float32 ``[n, outputs]``.
+    """
+    return int(np.count_nonzero(matrix, axis=0).max(initial=0))
+
+
 def _gain(matrix: F64) -> float:
     """Return the spectral norm of a matrix: how much longer a vector can be made by it."""
     gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
@@ -284,7 +292,7 @@ def _gain(matrix: F64) -> float:
 
 def _pool(layer: MaxPool2D | AveragePool2D, state: _State) -> _State:
     values, error = state.values, state.error
-    window = _Window.of(values.shape[1:], layer.pool_size, layer.strides, layer.padding)
+    window = Window.of(values.shape[1:], layer.pool_size, layer.strides, layer.padding)
     if isinstance(layer, MaxPool2D):
         # In each channel the maxima of two windows differ by no more than what differs most in them.
         return _State(window.greatest(values), np.sqrt(window.total(np.square(error))) * SLACK)
@@ -299,45 +307,3 @@ def _pool(layer: MaxPool2D | AveragePool2D, state: _State) -> _State:
 
 def _gamma(terms: int) -> float:
     return terms * _U / (1.0 - terms * _U) if terms < _MOST_TERMS else math.inf
-
-
-@dataclass(frozen=True)
-class _Window:
-    """Windows over height and width, padded as TensorFlow pads."""
-
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    before: tuple[int, int]
-    output: tuple[int, int]
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], size: tuple[int, int], strides: tuple[int, int], padding: str) -> _Window:
-        return cls(size, strides, *window_of(shape, size, strides, padding))
-
-    def parts(self, values: npt.NDArray[T], fill: float) -> Iterator[npt.NDArray[T]]:
-        """Yield, for each place in the window, what all windows have there: ``[N, output height, output width, …]``."""
-        height, width = values.shape[1:3]
-        padding = [(0, 0)] * values.ndim
-        for axis, (extent, axis_size) in enumerate(zip((height, width), self.size, strict=True)):
-            needed = (self.output[axis] - 1) * self.strides[axis] + axis_size
-            padding[axis + 1] = (self.before[axis], max(0, needed - extent - self.before[axis]))
-        padded = np.pad(values, padding, constant_values=fill) if any(map(any, padding)) else values
-        for y in range(self.size[0]):
-            for x in range(self.size[1]):
-                yield padded[
-                    :,
-                    y : y + (self.output[0] - 1) * self.strides[0] + 1 : self.strides[0],
-                    x : x + (self.output[1] - 1) * self.strides[1] + 1 : self.strides[1],
-                ]
-
-    def unfolded(self, values: F32) -> F32:
-        """Return ``[N, output height, output width, n]``: what each output of a convolution sees."""
-        return np.concatenate(list(self.parts(values, 0.0)), axis=-1)
-
-    def total(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
-        """Return the sum of each window."""
-        return functools.reduce(np.add, self.parts(values, 0.0))
-
-    def greatest(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
-        """Return the maximum of each window."""
-        return functools.reduce(np.maximum, self.parts(values, -np.inf))

@@ -28,6 +28,7 @@ from bitloop.network.architecture import Conv2D, Dense
 from bitloop.plan.planner import plan
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.simulate.bounded import Bounded, BoundedPrefix, bounded_logits, bounded_logits_from, bounded_prefix_of
+from bitloop.simulate.elementwise import elementwise_logits
 from bitloop.simulate.reference import Prefix, labels, prefix_of, simulate, simulate_from
 
 __all__ = ["Evaluator", "Route", "Score", "core_logits", "cross_entropy", "first_difference", "score"]
@@ -46,6 +47,8 @@ CORE_ADVANTAGE = 1.2
 """How many times faster than the reference, which is exact by definition, the core must be to be taken."""
 CROSS_ENTROPY_DECIMALS = 5
 """What is kept of a cross-entropy: the digits behind depend on the BLAS where labels are proved by bounds."""
+FEW_IMAGES = 100
+"""Up to so many images the core is taken at once, instead of nearer bounds before it."""
 _ARENA_BYTES = 1 << 31
 
 
@@ -305,14 +308,18 @@ class Evaluator:
 
 
 def _bounded_score(model: Model, pixels: U8, true: U8, found: Bounded) -> Score:
-    """Judge logits with bounds; where a label is open, the core computes it."""
+    """Judge logits with bounds; where a label is open, nearer bounds are tried, and then the core computes it."""
     if not len(pixels):
         raise UsageError("there are no images to score")
     logits, bounds = found.logits.copy(), found.bounds.copy()
-    open_labels = ~found.decided
-    if open_labels.any():
-        logits[open_labels] = core_logits(model, pixels[open_labels])
-        bounds[open_labels] = 0.0
+    left = np.flatnonzero(~found.decided)
+    if len(left) > FEW_IMAGES:
+        nearer = elementwise_logits(model, pixels[left])
+        logits[left], bounds[left] = nearer.logits, nearer.bounds
+        left = left[~nearer.decided]
+    if len(left):
+        logits[left] = core_logits(model, pixels[left])
+        bounds[left] = 0.0
     return Score(labels(logits) == true, cross_entropy(logits, true), logits, bounds)
 
 
