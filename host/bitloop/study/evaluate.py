@@ -47,7 +47,7 @@ CORE_ADVANTAGE = 1.2
 """How many times faster than the reference, which is exact by definition, the core must be to be taken."""
 CROSS_ENTROPY_DECIMALS = 5
 """What is kept of a cross-entropy: the digits behind depend on the BLAS where labels are proved by bounds."""
-FEW_IMAGES = 100
+FEW_IMAGES = 20
 """Up to so many images the core is taken at once, instead of nearer bounds before it."""
 _ARENA_BYTES = 1 << 31
 
