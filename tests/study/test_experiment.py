@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def test_a_network_that_was_trained_otherwise_is_refused(study: Study, home: Pat
 
 def test_a_device_that_answers_wrong_ends_the_study(study: Study, tmp_path: Path) -> None:
     shutil.copytree(study.folder, tmp_path / "out")
-    wrong = FILE[: FILE.index("[test]")] + '[[device]]\nurl = "sim://native?fault=ulp:dense1"\nimages = 20\n'
+    wrong = FILE[: FILE.index("[test]")] + '[[device]]\nurl = "sim://native?fault=layer:1,ulp:1"\nimages = 20\n'
     (tmp_path / "wrong.toml").write_text(wrong)
     with pytest.raises(DisagreementError, match="sim://native"):
         run_study(read_study(tmp_path / "wrong.toml"), tmp_path / "out")
@@ -265,7 +266,7 @@ def test_the_page_holds_every_table_and_nothing_from_outside(study: Study) -> No
     assert "A &lt;quick&gt; study" in html
     assert "<quick>" not in html
     for one in study.tables:
-        assert one.title.replace("<", "&lt;") in html
+        assert escape(one.title).replace("&#x27;", "&#39;") in html
     for word in ("http://", "https://", "<script", "src="):
         assert word not in html.replace('xmlns="http://www.w3.org/2000/svg"', "").replace(
             'xmlns:xlink="http://www.w3.org/1999/xlink"', ""

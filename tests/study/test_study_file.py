@@ -50,7 +50,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     assert first.settings is not None
     assert (first.settings.seed, first.settings.epochs, first.settings.loss) == (3, 2, "squared_error")
     assert first.recipe is not None
-    assert (first.recipe.weights, first.recipe.biases, first.recipe.start) == ("int4", "fp32", SCRATCH)
+    assert (first.recipe.weights, first.recipe.biases, first.start) == ("int4", "fp32", SCRATCH)
     assert first.recipe.overrides == ("dense1.weights=int8",)
 
 

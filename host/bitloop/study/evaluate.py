@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -179,8 +179,9 @@ class Evaluator:
     def score(self, model: Model, true: U8) -> Score:
         """Return what a MODEL is worth.
 
-        Which labels are right is exact: what a device must answer. Logits and cross-entropy are exact too, or as near
-        as binary32 products by BLAS are (``bounds`` is not None then).
+        Which labels are right is exact: what a device must answer. Logits are exact too, or as near as binary32
+        products by BLAS are (``bounds`` is not None then). Cross-entropy is rounded to
+        :data:`CROSS_ENTROPY_DECIMALS`, so that it does not tell which of both they were.
 
         Args:
             model: of the base's architecture.
@@ -189,6 +190,11 @@ class Evaluator:
         Raises:
             As :meth:`logits`; UsageError: there are no images.
         """
+        found = self._judged(model, true)
+        entropy = found.cross_entropy
+        return replace(found, cross_entropy=None if entropy is None else round(entropy, CROSS_ENTROPY_DECIMALS))
+
+    def _judged(self, model: Model, true: U8) -> Score:
         start = self._start(model)
         route = self.route(model, start, judging=True)
         if route is not Route.BOUNDED:

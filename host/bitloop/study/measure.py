@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitloop.quantize.model import Model
-from bitloop.study.evaluate import CROSS_ENTROPY_DECIMALS, Evaluator
+from bitloop.study.evaluate import Evaluator
 from bitloop.study.results import Measured, pack_right
 
 __all__ = ["measure_model"]
@@ -26,11 +26,11 @@ def measure_model(evaluator: Evaluator, model: Model, labels: npt.NDArray[np.uin
         BitloopError: whatever else keeps the MODEL from being evaluated.
     """
     worth = evaluator.score(model, labels)
-    sizes, entropy = model.sizes, worth.cross_entropy
+    sizes = model.sizes
     return Measured(
         model_sha256=model.sha256,
         correct=worth.correct,
-        cross_entropy=None if entropy is None else round(entropy, CROSS_ENTROPY_DECIMALS),
+        cross_entropy=worth.cross_entropy,
         weights_bytes=sizes.weights,
         biases_bytes=sizes.biases,
         scales_bytes=sizes.scales,
