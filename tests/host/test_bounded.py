@@ -174,15 +174,19 @@ def test_no_order_of_summation_escapes(compute: Compute) -> None:
 
 @either
 @pytest.mark.parametrize(
-    ("weights", "bias", "size", "roundings"), [("fp32", 2.0**20, 2.0**20, 2), ("int8:fp32", 0.0, 3.0, 4)]
+    ("weights", "bias", "size", "roundings"), [("fp32", 2.0**20, 2.0**20, 2), ("int8:fp32", None, 3.0, 4)]
 )
-def test_scale_and_bias_round_as_well(weights: str, bias: float, size: float, roundings: int, compute: Compute) -> None:
+def test_scale_and_bias_round_as_well(
+    weights: str, bias: float | None, size: float, roundings: int, compute: Compute
+) -> None:
     """One pixel and one weight: each rounding is by half a unit in the last place at most, here and there.
 
     Without a scale the product is small beside the bias, and one rounding counts; with one two do: product, scale.
     """
-    architecture = Architecture("one", (1, 1, 1), (Flatten("flatten"), Dense("dense1", 1)))
-    parameters = {"dense1.weights": np.array([[3.0]], np.float32), "dense1.biases": np.array([bias], np.float32)}
+    architecture = Architecture("one", (1, 1, 1), (Flatten("flatten"), Dense("dense1", 1, use_bias=bias is not None)))
+    parameters = {"dense1.weights": np.array([[3.0]], np.float32)}
+    if bias is not None:
+        parameters["dense1.biases"] = np.array([bias], np.float32)
     model = quantize(Network(architecture, parameters, "mnist"), parse_recipe(weights, "fp32"))
     bound = float(compute(model, np.full((1, 1, 1, 1), 255, np.uint8)).bounds[0, 0])
     assert roundings * U * size <= bound <= 4 * roundings * U * size
