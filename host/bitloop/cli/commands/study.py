@@ -76,8 +76,7 @@ def _show(found: Study) -> None:
             for column in range(1, len(table.columns))
             if len(table.rows) > 1 and table.rows[0][column] and len({row[column] for row in table.rows}) == 1
         }
-        empty = {column for column in range(len(table.columns)) if not any(row[column] for row in table.rows)}
-        shown = [column for column in range(len(table.columns)) if column not in common | empty]
+        shown = [column for column in table.filled if column not in common]
         console.print_table(
             table.title,
             [table.columns[column] for column in shown],

@@ -18,6 +18,11 @@ from bitloop.study.statistics import difference_interval, spread
 
 __all__ = ["Side", "compare_sides", "comparison_table"]
 
+_DIFFERENCE = (
+    "The last column: points on the confirm split, mean difference from the first line ± half of its 95 % interval over "
+    "the seeds (Welch); of single seeds nothing is said."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -136,7 +141,7 @@ def comparison_table(comparison: Comparison, sides: Sequence[Side]) -> Table:
         ),
         raw=tuple(raw),
         notes=(
-            "Accuracies: mean ± sd over the seeds. The last column: points on the confirm split, mean difference from "
-            "the first line ± half of its 95 % interval over the seeds (Welch); nothing is said of single seeds.",
+            "Accuracies: mean ± sd over the seeds.",
+            *([_DIFFERENCE] if len(sides) > 1 else []),
         ),
     )

@@ -36,6 +36,11 @@ class Table:
     raw: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def filled(self) -> tuple[int, ...]:
+        """The columns that say something in some row."""
+        return tuple(column for column in range(len(self.columns)) if any(row[column] for row in self.rows))
+
     def is_number(self, column: int) -> bool:
         """Tell whether a column holds numbers, or nothing, in each row."""
         return all(_is_number(row[column]) for row in self.rows) and any(row[column] for row in self.rows)
@@ -43,8 +48,10 @@ class Table:
 
 def to_markdown(table: Table) -> str:
     """Return a table as GitHub's Markdown has it, with title and notes."""
-    marks = ["---:" if table.is_number(column) else "---" for column in range(len(table.columns))]
-    lines = [f"**{table.title}**", "", _line(table.columns), _line(marks), *map(_line, table.rows)]
+    marks = ["---:" if table.is_number(column) else "---" for column in table.filled]
+    heads = [table.columns[column] for column in table.filled]
+    rows = [_line([row[column] for column in table.filled]) for row in table.rows]
+    lines = [f"**{table.title}**", "", _line(heads), _line(marks), *rows]
     for note in table.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
