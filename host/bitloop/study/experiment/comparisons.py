@@ -19,8 +19,8 @@ from bitloop.study.statistics import difference_interval, spread
 __all__ = ["Side", "compare_sides", "comparison_table"]
 
 _DIFFERENCE = (
-    "The last column: points on the confirm split, mean difference from the first line ± half of its 95 % interval over "
-    "the seeds (Welch); of single seeds nothing is said."
+    "The last column: points on the confirm split, mean difference from the first line ± half of its 95 % interval "
+    "over the seeds (Welch); of single seeds nothing is said."
 )
 
 
