@@ -6,7 +6,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bitloop.errors import FormatError
@@ -62,14 +62,18 @@ def least_over_all_elements(values: F64, elements: F64) -> float:
     st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=4).map(lambda v: np.array(v, np.float32)),
     st.sampled_from(["int2", "int3", "e2m1finite", "e3m0", "uint2", "e2m0nosub"]),
 )
+@example(np.array([1.890625, 2.8125], np.float32), "int3")
 def test_free_scales_are_the_optimum_over_all_sets_of_elements(values: npt.NDArray[np.float32], name: str) -> None:
     if np.abs(values).max() < 1e-6:
         return
     table = decode_table(parse_tensor_spec(name).format).astype(np.float64)
     elements = np.unique(table[np.isfinite(table)] + 0.0)
     exact = values.astype(np.float64)
-    found = error(values, f"{name}:fp32:mse")
-    assert found == pytest.approx(least_over_all_elements(exact, elements), rel=1e-5, abs=1e-12 * float(exact @ exact))
+    found, least = error(values, f"{name}:fp32:mse"), least_over_all_elements(exact, elements)
+    # Scale and product are rounded to binary32: each value is off by up to 2·2^-24 of itself, which shifts the error by
+    # twice the residual times that.
+    rounding = 2 * 2.0**-24 * math.sqrt(float(exact @ exact))
+    assert found == pytest.approx(least, rel=1e-5, abs=2 * math.sqrt(max(least, 0.0)) * rounding + 2 * rounding**2)
 
 
 @settings(max_examples=100, deadline=None)
