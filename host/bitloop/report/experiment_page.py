@@ -103,41 +103,48 @@ def _cards(study: Study) -> list[Card]:
 
 
 def _drawings(study: Study) -> dict[str, list[tuple[str, str]]]:
-    """Return titles and drawings by the name of the table that they stand above."""
+    """Return titles and drawings by the name of the table they stand above: what a network's sweeps share, first."""
     found: dict[str, list[tuple[str, str]]] = {}
     margin = study.file.margins[0] / 100
-    for number, group in enumerate(study.groups, start=1):
-        rows = [_mean_row(cell) for cell in group.pooled]
-        name = f"{group.section}-{group.network}-{group.of}"
-        drawn = found.setdefault(name, [])
-        if rows[1].layer is not None:
-            drawn.append(("One layer at a time", study_plots.sensitivity(rows[1:], name=f"sensitivity{number}")))
-            continue
-        drawn += _heatmaps(group, rows[1:], margin, number)
-        drawn.append(("Bytes against accuracy", _pareto(rows, margin, number)))
+    together: dict[tuple[str, str], list[SweepGroup]] = {}
+    for group in study.groups:
+        together.setdefault((group.section, group.network), []).append(group)
+    for number, groups in enumerate(together.values(), start=1):
+        layered = groups[0].pooled[1].rows[0].layer is not None
+        if not layered:
+            found[_table_name(groups[0])] = _heatmaps(groups, margin, number)
+        for group in groups:
+            rows = [_mean_row(cell) for cell in group.pooled]
+            drawn = found.setdefault(_table_name(group), [])
+            name = f"{number}-{group.of}"
+            if layered:
+                drawn.append(("One layer at a time", study_plots.sensitivity(rows[1:], name=f"sensitivity{name}")))
+            elif group.of != "biases":  # biases are so few that all their formats are of one size
+                drawing = study_plots.pareto(rows[1:], rows[0], margin=margin, name=f"pareto{name}")
+                drawn.append(("Bytes against accuracy", drawing))
     return found
 
 
-def _pareto(rows: Sequence[Row], margin: float, number: int) -> str:
-    return study_plots.pareto(rows[1:], rows[0], margin=margin, name=f"pareto{number}")
+def _table_name(group: SweepGroup) -> str:
+    return f"{group.section}-{group.network}-{group.of}"
 
 
-def _heatmaps(group: SweepGroup, rows: Sequence[Row], margin: float, number: int) -> list[tuple[str, str]]:
-    panels: dict[str, list[Row]] = {}
-    for row in rows:
-        place = grid_position(row.spec)
-        if place is not None:
-            panels.setdefault(place[2], []).append(row)
-    return [
-        (
-            besides or "no scale, nearest",
-            study_plots.heatmap(
-                {group.of: cells}, margin=margin, name=f"heatmap{number}-{place}", title=besides or "no scale, nearest"
-            ),
-        )
-        for place, (besides, cells) in enumerate(panels.items())
-        if len(cells) >= _SMALLEST_HEATMAP and "prune" not in besides
-    ]
+def _heatmaps(groups: Sequence[SweepGroup], margin: float, number: int) -> list[tuple[str, str]]:
+    """Return a heatmap for all that is asked for besides the bits, weights and biases side by side."""
+    panels: dict[str, dict[str, list[Row]]] = {}
+    for group in groups:
+        for cell in group.pooled[1:]:
+            row = _mean_row(cell)
+            place = grid_position(row.spec)
+            if place is not None and "prune" not in place[2]:
+                panels.setdefault(place[2], {}).setdefault(group.of, []).append(row)
+    found = []
+    for place_number, (besides, cells) in enumerate(panels.items()):
+        if max(len(rows) for rows in cells.values()) >= _SMALLEST_HEATMAP:
+            title = besides or "no scale, nearest"
+            name = f"heatmap{number}-{place_number}"
+            found.append((title, study_plots.heatmap(cells, margin=margin, name=name, title=title)))
+    return found
 
 
 def _mean_row(cell: Pooled) -> Row:

@@ -24,7 +24,7 @@ from bitloop.study.experiment.choice import Choice
 from bitloop.study.experiment.context import Progress
 from bitloop.study.experiment.file import Opening
 from bitloop.study.experiment.measures import Measure, Measures
-from bitloop.study.experiment.tables import Table, Value, mean_sd, percent, points
+from bitloop.study.experiment.tables import Table, Value, mean_sd, p_value, percent, points
 from bitloop.study.folder import Lines, read_lines
 from bitloop.study.results import from_line
 from bitloop.study.statistics import compare
@@ -179,7 +179,7 @@ def test_table(tested: Sequence[Tested], openings: Sequence[VaultOpening]) -> Ta
                 f"{100 * accuracy.low:.2f}–{100 * accuracy.high:.2f}",
                 "" if loss is None else points(loss.loss),
                 "" if loss is None else points(loss.bound),
-                "" if loss is None else f"{loss.p:.2g}",
+                "" if loss is None else p_value(loss.p),
             )
         )
         raw.append(

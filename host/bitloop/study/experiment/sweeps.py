@@ -13,7 +13,7 @@ from bitloop.study.experiment.choice import Choice
 from bitloop.study.experiment.context import Context
 from bitloop.study.experiment.file import SweepEntry
 from bitloop.study.experiment.networks import Instance
-from bitloop.study.experiment.tables import Table, Value, mean_sd, percent, points
+from bitloop.study.experiment.tables import Table, Value, mean_sd, p_value, percent, points
 from bitloop.study.grid import BASE, Cell, Grid, recipe_of
 from bitloop.study.summary import Row
 from bitloop.study.sweep import Sweep, SweepOptions, run_sweep
@@ -233,7 +233,7 @@ def group_table(group: SweepGroup) -> Table:
                 mean_sd(cell.accuracies),
                 "" if base else points(cell.loss),
                 "" if base else points(cell.bound),
-                "" if base else " ".join(f"{one.comparison.p:.2g}" for one in cell.rows),
+                "" if base else " ".join(p_value(one.comparison.p) for one in cell.rows),
             )
         )
     raw = tuple(

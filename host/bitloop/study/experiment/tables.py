@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bitloop.study.statistics import spread
 
-__all__ = ["Table", "Value", "mean_sd", "percent", "points", "to_csv", "to_markdown"]
+__all__ = ["Table", "Value", "mean_sd", "p_value", "percent", "points", "to_csv", "to_markdown"]
 
 Value = str | int | float | None
 
@@ -74,6 +74,11 @@ def percent(share: float) -> str:
 def points(share: float) -> str:
     """Return a difference of shares in points, with its sign."""
     return f"{100 * share:+.2f}"
+
+
+def p_value(p: float) -> str:
+    """Return a p with two digits; one that is nearly nothing is told as such."""
+    return "<1e-99" if p < 1e-99 else f"{p:.2g}"
 
 
 def mean_sd(values: Sequence[float]) -> str:
