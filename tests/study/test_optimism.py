@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from bitloop.study.experiment.optimism import optimism_of
 
@@ -36,7 +36,7 @@ def test_the_best_of_equal_coins_flatters_by_its_expected_maximum() -> None:
         row[np.flatnonzero(row == (odd > 0))[: abs(odd)]] ^= True
     grid = np.linspace(-6, 8, 20_001)
     density = cells * stats.norm.pdf(grid) * stats.norm.cdf(grid) ** (cells - 1)
-    expected_maximum = np.trapezoid(grid * density, grid)
+    expected_maximum = integrate.trapezoid(grid * density, grid)
     # A half's share given the pool: variance p(1-p)/n · (N-n)/(N-1), n = N/2; the other half's is its mirror image.
     sd = math.sqrt(p * (1 - p) / (count / 2) * (count / 2) / (count - 1))
     found = optimism_of(right, right[0], partings=1000)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from bitloop.bench.files import write_file
 from bitloop.report import atlas_plots, words
+from bitloop.report.environment import page_environment
 from bitloop.report.page import Card
+from bitloop.report.provenance import provenance_of
 from bitloop.study.atlas import Atlas
 from bitloop.study.atlas_results import BASE_KEY, AtlasAsked
 from bitloop.study.atlas_summary import AtlasRow
@@ -91,33 +93,28 @@ def device_words(atlas: Atlas, row: AtlasRow) -> str:
 
 def render_atlas(atlas: Atlas) -> str:
     """Return the page of an atlas; all text from outside is escaped."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     asked = atlas.begun.asked
-    return environment.get_template("atlas.html.j2").render(
-        atlas=atlas,
-        asked=asked,
-        headline=atlas_headline(atlas),
-        device=device_headline(atlas),
-        device_base=atlas.device.get(BASE_KEY),
-        simulated=any(line.simulated for line in atlas.device.values()),
-        struck=struck_words(asked),
-        cards=_cards(atlas),
-        drawings=_drawings(atlas),
-        shown=atlas.ranking[:SHOWN_ROWS],
-        refused=sorted({line.refused for line in atlas.device.values() if line.refused is not None}),
-        provenance=_provenance(atlas),
-        change_words=change_words,
-        p_words=p_words,
-        device_words=lambda row: device_words(atlas, row),
-        words=words,
+    return (
+        page_environment()
+        .get_template("atlas.html.j2")
+        .render(
+            atlas=atlas,
+            asked=asked,
+            headline=atlas_headline(atlas),
+            device=device_headline(atlas),
+            device_base=atlas.device.get(BASE_KEY),
+            simulated=any(line.simulated for line in atlas.device.values()),
+            struck=struck_words(asked),
+            cards=_cards(atlas),
+            drawings=_drawings(atlas),
+            shown=atlas.ranking[:SHOWN_ROWS],
+            refused=sorted({line.refused for line in atlas.device.values() if line.refused is not None}),
+            provenance=_provenance(atlas),
+            change_words=change_words,
+            p_words=p_words,
+            device_words=lambda row: device_words(atlas, row),
+            words=words,
+        )
     )
 
 
@@ -174,13 +171,10 @@ def _cards(atlas: Atlas) -> list[Card]:
 
 def _provenance(atlas: Atlas) -> list[tuple[str, str]]:
     begun, asked = atlas.begun, atlas.begun.asked
-    return [
-        ("Command", begun.command or "–"),
-        ("Started", begun.started),
+    what = [
         ("Model", f"{asked.model}; {', '.join(dict.fromkeys(asked.formats))}"),
         ("Model SHA-256", asked.model_sha256),
         ("Data", f"{asked.dataset}, {asked.split}: {asked.images:,} images; the test split is sealed"),
         ("Data SHA-256", asked.dataset_sha256),
-        ("Software", f"bitloop {begun.versions.bitloop}, Python {begun.versions.python}, numpy {begun.versions.numpy}"),
-        ("Host", f"{begun.host.system}, {begun.host.machine}, {begun.host.cpus} CPUs"),
     ]
+    return provenance_of(begun, what)

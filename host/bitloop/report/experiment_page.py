@@ -9,6 +9,7 @@ from pathlib import Path
 from bitloop.bench.files import write_file
 from bitloop.bench.metrics import Proportion
 from bitloop.report import study_plots, words
+from bitloop.report.environment import page_environment
 from bitloop.report.page import Card
 from bitloop.study.experiment.experiment import Study
 from bitloop.study.experiment.sweeps import Pooled, SweepGroup
@@ -58,30 +59,25 @@ def study_headline(study: Study) -> str:
 
 def render_study(study: Study) -> str:
     """Return the page of a study; all text from outside is escaped."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawings = _drawings(study)
-    return environment.get_template("study.html.j2").render(
-        title=study.file.title,
-        question=study.file.question,
-        headline=study_headline(study),
-        cards=_cards(study),
-        parts=[Part(table, tuple(drawings.get(table.name, ()))) for table in study.tables],
-        provenance=_provenance(study),
-        words=words,
+    return (
+        page_environment()
+        .get_template("study.html.j2")
+        .render(
+            title=study.file.title,
+            question=study.file.question,
+            headline=study_headline(study),
+            cards=_cards(study),
+            parts=[Part(table, tuple(drawings.get(table.name, ()))) for table in study.tables],
+            provenance=_provenance(study),
+            words=words,
+        )
     )
 
 
 def _cards(study: Study) -> list[Card]:
     trained = [one for one in study.instances if one.seed is not None]
-    simulated = all(one.record is None or one.record.simulated for one in study.on_devices)
+    kinds = {one.record.simulated for one in study.on_devices if one.record is not None}
     exact = sum(one.record.exact.matching for one in study.on_devices if one.record is not None)
     cards = [
         Card("Networks", words.count(len(study.instances)), (f"{len(trained):,} trained here",)),
@@ -97,7 +93,9 @@ def _cards(study: Study) -> list[Card]:
         ),
     ]
     if study.on_devices:
-        notes = ("bit-identical to the host", "simulated devices" if simulated else "on chips")
+        what = "no device" if not kinds else "chips and simulated devices" if len(kinds) > 1 else ""
+        what = what or ("simulated devices" if kinds == {True} else "chips")
+        notes = ("bit-identical to the host", what)
         cards.append(Card("On devices", f"{words.count(exact)} images", notes))
     return cards
 

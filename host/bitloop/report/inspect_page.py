@@ -13,6 +13,7 @@ from bitloop.quantize.entropy import ModelEntropy, model_entropy
 from bitloop.quantize.inspection import Inspection
 from bitloop.quantize.quality import Reach, TensorCodes
 from bitloop.report import tensor_plots, words
+from bitloop.report.environment import page_environment
 from bitloop.report.page import Card
 
 __all__ = [
@@ -56,35 +57,30 @@ def write_inspect_page(inspection: Inspection, path: Path, *, source: str, comma
 
 def render_inspection(inspection: Inspection, *, source: str, command: str = "") -> str:
     """Return the page of a MODEL; all text from outside is escaped. Arguments as :func:`write_inspect_page`."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     model = inspection.model
     entropy = model_entropy(model)
-    return environment.get_template("inspect.html.j2").render(
-        headline=_headline(inspection),
-        source=source,
-        known=inspection.network is not None,
-        cards=_cards(inspection, entropy),
-        sqnr=tensor_plots.sqnr_bars(inspection.errors) if inspection.errors else "",
-        histograms=_histograms(inspection),
-        codes=inspection.codes,
-        errors=inspection.errors,
-        formats={name: tensor_words(tensor) for name, tensor in model.tensors.items()},
-        entropy={tensor.name: tensor for tensor in entropy.tensors},
-        by_channel=any(tensor.groups > 1 for tensor in model.tensors.values()),
-        provenance=_provenance(inspection, source, command),
-        words=words,
-        codes_words=codes_words,
-        reach_words=reach_words,
-        share_words=share_words,
-        decibel_words=tensor_plots.decibel_words,
+    return (
+        page_environment()
+        .get_template("inspect.html.j2")
+        .render(
+            headline=_headline(inspection),
+            source=source,
+            known=inspection.network is not None,
+            cards=_cards(inspection, entropy),
+            sqnr=tensor_plots.sqnr_bars(inspection.errors) if inspection.errors else "",
+            histograms=_histograms(inspection),
+            codes=inspection.codes,
+            errors=inspection.errors,
+            formats={name: tensor_words(tensor) for name, tensor in model.tensors.items()},
+            entropy={tensor.name: tensor for tensor in entropy.tensors},
+            by_channel=any(tensor.groups > 1 for tensor in model.tensors.values()),
+            provenance=_provenance(inspection, source, command),
+            words=words,
+            codes_words=codes_words,
+            reach_words=reach_words,
+            share_words=share_words,
+            decibel_words=tensor_plots.decibel_words,
+        )
     )
 
 

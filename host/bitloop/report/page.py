@@ -14,6 +14,7 @@ from bitloop.bench.metrics import in_units
 from bitloop.bench.record import RunRecord, read_record
 from bitloop.errors import DataError
 from bitloop.report import plots, words
+from bitloop.report.environment import page_environment
 from bitloop.report.images import data_uri
 
 __all__ = ["load_run", "render", "write_report"]
@@ -88,15 +89,7 @@ def write_report(directory: Path) -> Path:
 
 def render(record: RunRecord, samples: Sequence[Sample]) -> str:
     """Return the page of a run; all text from outside is escaped."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(
         count=words.count,
         size=words.size,

@@ -7,9 +7,10 @@ from pathlib import Path
 from bitloop.bench.files import write_file
 from bitloop.bench.metrics import wilson
 from bitloop.report import words
+from bitloop.report.environment import page_environment
 from bitloop.report.page import Card
+from bitloop.report.provenance import provenance_of
 from bitloop.report.search_plots import FrontView, bytes_against_accuracy
-from bitloop.study.search.results import ram_of
 from bitloop.study.search.search import Search
 
 __all__ = ["render_search", "search_headline", "write_search_page"]
@@ -42,15 +43,6 @@ def search_headline(search: Search) -> str:
 
 def render_search(search: Search) -> str:
     """Return the page of a search; all text from outside is escaped."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     asked = search.begun.asked
     good, lossy = search.evaluations[: search.admissible], search.evaluations[search.admissible :]
     view = FrontView(
@@ -62,23 +54,26 @@ def render_search(search: Search) -> str:
         reference=search.fp32[0].accuracy.value,
         margin=asked.margin,
     )
-    return environment.get_template("search.html.j2").render(
-        search=search,
-        asked=asked,
-        tensors=search.choices.tensors,
-        headline=search_headline(search),
-        colour="warn" if search.winner is None else "good",
-        points=f"{100 * asked.margin:g}",
-        cards=_cards(search),
-        drawing=bytes_against_accuracy(view) if search.front else "",
-        front=[(one, wilson(one.correct, asked.images)) for one in search.front],
-        winner_rows=_winner_rows(search),
-        device=list(search.device.values()),
-        sizes={one.key: one.total_bytes for one in search.evaluations if one.key in search.device},
-        unit=next((cell.latency_unit for cell in search.device.values() if cell.latency_unit), ""),
-        provenance=_provenance(search),
-        ram_of=ram_of,
-        words=words,
+    return (
+        page_environment()
+        .get_template("search.html.j2")
+        .render(
+            search=search,
+            asked=asked,
+            tensors=search.choices.tensors,
+            headline=search_headline(search),
+            colour="warn" if search.winner is None else "good",
+            points=f"{100 * asked.margin:g}",
+            cards=_cards(search),
+            drawing=bytes_against_accuracy(view) if search.front else "",
+            front=[(one, wilson(one.correct, asked.images)) for one in search.front],
+            winner_rows=_winner_rows(search),
+            device=list(search.device.values()),
+            sizes={one.key: one.total_bytes for one in search.evaluations if one.key in search.device},
+            unit=next((cell.latency_unit for cell in search.device.values() if cell.latency_unit), ""),
+            provenance=_provenance(search),
+            words=words,
+        )
     )
 
 
@@ -142,9 +137,7 @@ def _cards(search: Search) -> list[Card]:
 
 def _provenance(search: Search) -> list[tuple[str, str]]:
     begun, asked = search.begun, search.begun.asked
-    return [
-        ("Command", begun.command or "–"),
-        ("Started", begun.started),
+    what = [
         ("Network", asked.network),
         ("Network SHA-256", asked.network_sha256),
         (
@@ -155,6 +148,5 @@ def _provenance(search: Search) -> list[tuple[str, str]]:
         ("Data SHA-256", asked.dataset_sha256),
         ("Objectives", ", ".join(asked.objectives)),
         *(("Chosen from", text) for text in asked.tensors),
-        ("Software", f"bitloop {begun.versions.bitloop}, Python {begun.versions.python}, numpy {begun.versions.numpy}"),
-        ("Host", f"{begun.host.system}, {begun.host.machine}, {begun.host.cpus} CPUs"),
     ]
+    return provenance_of(begun, what)

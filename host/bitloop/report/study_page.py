@@ -7,7 +7,9 @@ from pathlib import Path
 
 from bitloop.bench.files import write_file
 from bitloop.report import study_plots, words
+from bitloop.report.environment import page_environment
 from bitloop.report.page import Card
+from bitloop.report.provenance import provenance_of
 from bitloop.study.grid import BASE, grid_position
 from bitloop.study.summary import Row
 from bitloop.study.sweep import Sweep
@@ -39,33 +41,28 @@ def sweep_headline(sweep: Sweep) -> str:
 
 def render_sweep(sweep: Sweep) -> str:
     """Return the page of a sweep; all text from outside is escaped."""
-    import jinja2  # noqa: PLC0415 - only a report needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     base, cells = sweep.rows[0], [row for row in sweep.rows if row.of != BASE.of]
     layers = [row for row in cells if row.layer is not None]
-    return environment.get_template("sweep.html.j2").render(
-        asked=sweep.begun.asked,
-        headline=sweep_headline(sweep),
-        colour="warn" if sweep.winner is None else "good",
-        points=f"{100 * sweep.margin:g}",
-        cards=_cards(sweep),
-        heatmaps=_heatmaps(sweep, cells),
-        pareto=study_plots.pareto(cells, base, margin=sweep.margin) if cells else "",
-        sensitivity=study_plots.sensitivity(layers) if layers else "",
-        best=[base, *sweep.best],
-        rows=sweep.rows,
-        refused=sweep.refused,
-        device=list(sweep.device.values()),
-        unit=next((cell.latency_unit for cell in sweep.device.values() if cell.latency_unit), ""),
-        provenance=_provenance(sweep),
-        words=words,
+    return (
+        page_environment()
+        .get_template("sweep.html.j2")
+        .render(
+            asked=sweep.begun.asked,
+            headline=sweep_headline(sweep),
+            colour="warn" if sweep.winner is None else "good",
+            points=f"{100 * sweep.margin:g}",
+            cards=_cards(sweep),
+            heatmaps=_heatmaps(sweep, cells),
+            pareto=study_plots.pareto(cells, base, margin=sweep.margin) if cells else "",
+            sensitivity=study_plots.sensitivity(layers) if layers else "",
+            best=[base, *sweep.best],
+            rows=sweep.rows,
+            refused=sweep.refused,
+            device=list(sweep.device.values()),
+            unit=next((cell.latency_unit for cell in sweep.device.values() if cell.latency_unit), ""),
+            provenance=_provenance(sweep),
+            words=words,
+        )
     )
 
 
@@ -130,13 +127,10 @@ def _cards(sweep: Sweep) -> list[Card]:
 
 def _provenance(sweep: Sweep) -> list[tuple[str, str]]:
     begun, asked = sweep.begun, sweep.begun.asked
-    return [
-        ("Command", begun.command or "–"),
-        ("Started", begun.started),
+    what = [
         ("Network", f"{asked.network}; what is not swept: {asked.others}"),
         ("Network SHA-256", asked.network_sha256),
         ("Data", f"{asked.dataset}, {asked.split}: {asked.images:,} images; the test split is sealed"),
         ("Data SHA-256", asked.dataset_sha256),
-        ("Software", f"bitloop {begun.versions.bitloop}, Python {begun.versions.python}, numpy {begun.versions.numpy}"),
-        ("Host", f"{begun.host.system}, {begun.host.machine}, {begun.host.cpus} CPUs"),
     ]
+    return provenance_of(begun, what)

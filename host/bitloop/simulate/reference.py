@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bitloop.errors import DisagreementError, ModelError, UnsupportedLayerError, UsageError
 from bitloop.network.architecture import (
+    Architecture,
     AveragePool2D,
     Conv2D,
     Dense,
@@ -227,13 +228,14 @@ def _blocks(model: Model, pixels: npt.NDArray[np.uint8], batch: int | None) -> I
     if batch is not None and batch < 1:
         raise UsageError(f"a batch of {batch} images; at least 1 is needed")
     _refuse_flushed_subnormals()
-    size = batch if batch is not None else _batch(model)
+    size = batch if batch is not None else images_at_once(model.architecture)
     for start in range(0, len(pixels), size):
         yield kernels.PIXEL_TABLE[np.ascontiguousarray(pixels[start : start + size].transpose(3, 1, 2, 0))]
 
 
-def _batch(model: Model) -> int:
-    maps = [shape[0] * shape[1] for shape in model.architecture.output_shapes() if len(shape) == 3]
+def images_at_once(architecture: Architecture) -> int:
+    """Return how many images a block holds, so that one channel of the largest map fits :data:`BLOCK_BYTES`."""
+    maps = [shape[0] * shape[1] for shape in architecture.output_shapes() if len(shape) == 3]
     return max(1, min(MAX_BATCH, BLOCK_BYTES // (4 * max(maps, default=1))))
 
 
@@ -272,12 +274,25 @@ def _steps(model: Model) -> list[Step]:
 def _step(model: Model, layer: Layer, shape: tuple[int, ...]) -> Callable[[F32], F32]:
     if isinstance(layer, Dense):
         weights, scale, bias = parameters_of(model, layer.name, layer.use_bias)
-        return lambda x: kernels.dense(_flatten(x), weights, scale, bias)
+        return lambda x: kernels.dense(flatten(x), weights, scale, bias)
     if isinstance(layer, Conv2D):
         weights, scale, bias = parameters_of(model, layer.name, layer.use_bias)
         before, output = window_of(shape, layer.kernel_size, layer.strides, layer.padding)
         strides = layer.strides
         return lambda x: kernels.conv2d(x, weights, scale, bias, strides=strides, before=before, output=output)
+    return plain_step(layer, shape)
+
+
+def plain_step(layer: Layer, shape: tuple[int, ...]) -> Callable[[F32], F32]:
+    """Return what a layer without parameters does.
+
+    Args:
+        layer: of the network; no final Softmax, which the host computes.
+        shape: of what it takes, without the batch.
+
+    Raises:
+        UnsupportedLayerError: a layer that docs/arithmetic.md does not define there.
+    """
     if isinstance(layer, MaxPool2D | AveragePool2D):
         pool = kernels.max_pool if isinstance(layer, MaxPool2D) else kernels.average_pool
         window, strides = layer.pool_size, layer.strides
@@ -286,13 +301,13 @@ def _step(model: Model, layer: Layer, shape: tuple[int, ...]) -> Callable[[F32],
     if isinstance(layer, ReLU):
         return kernels.relu
     if isinstance(layer, Flatten):
-        return _flatten
+        return flatten
     raise UnsupportedLayerError(
         f"layer {layer.name!r} is a {type(layer).__name__}, which docs/arithmetic.md does not define there"
     )
 
 
-def _flatten(x: F32) -> F32:
+def flatten(x: F32) -> F32:
     """Bring [C, H, W, B] to [H * W * C, B] in row-major order of H, W, C; a vector stays."""
     return x if x.ndim == 2 else x.transpose(1, 2, 0, 3).reshape(-1, x.shape[3])
 

@@ -98,6 +98,11 @@ class DeviceCell:
     copied_bytes: int | None = None
     placement: str | None = None
 
+    @property
+    def ram_bytes(self) -> int | None:
+        """Bytes of RAM that the device was seen to use, or, where it does not tell, is planned to."""
+        return self.ram_predicted if self.ram_measured is None else self.ram_measured
+
 
 C = TypeVar("C", bound=DeviceCell)
 

@@ -108,7 +108,7 @@ class StudyFolder(Generic[B]):
         differs = [
             field.name
             for field in dataclasses.fields(earlier.asked)
-            if _comparable(getattr(earlier.asked, field.name)) != _comparable(getattr(begun.asked, field.name))
+            if self._comparable(earlier, field.name) != self._comparable(begun, field.name)
         ]
         if differs:
             raise UsageError(
@@ -134,6 +134,11 @@ class StudyFolder(Generic[B]):
             raise DataError(f"{self.begun} is of version {begun.version}, this bitloop reads {self._version}")
         return begun
 
+    def _comparable(self, begun: B, name: str) -> object:
+        """Return what was asked, for comparison; the order of the parts decides nothing."""
+        value = getattr(begun.asked, name)
+        return frozenset(value) if name == self._parts else value
+
     def _differences(self, earlier: B, begun: B, names: list[str]) -> str:
         words = []
         for name in names:
@@ -142,7 +147,7 @@ class StudyFolder(Generic[B]):
                 more, fewer = len(set(before) - set(now)), len(set(now) - set(before))
                 words.append(f"it has {more:,} {name} that this one lacks, and lacks {fewer:,}")
             else:
-                words.append(f"{name} was {before}, now it is {now}")
+                words.append(f"{name} was {_words(before)}, now it is {_words(now)}")
         return "; ".join(words)
 
 
@@ -248,6 +253,5 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _comparable(value: object) -> object:
-    """Return a value for comparison; the order of the cells decides nothing."""
-    return frozenset(value) if isinstance(value, tuple) else value
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -200,8 +200,7 @@ def cells_csv(
 def _device_columns(cell: DeviceCell | None) -> list[object]:
     if cell is None:
         return [""] * 5
-    ram = cell.ram_predicted if cell.ram_measured is None else cell.ram_measured
-    values = (cell.latency_median, cell.latency_unit, ram, cell.upload_line_bytes, cell.refused)
+    values = (cell.latency_median, cell.latency_unit, cell.ram_bytes, cell.upload_line_bytes, cell.refused)
     return ["" if value is None else value for value in values]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitloop.cli import console, options, sources
+from bitloop.cli.devices import device_options
 
 if TYPE_CHECKING:
     from bitloop.study.atlas import Atlas
@@ -55,12 +56,10 @@ def atlas(
     Writes atlas.json, points.jsonl (as points are done), points.csv, result.json and atlas.html; with --device also
     device.jsonl. Exits with 3 if device and host disagree.
     """
-    from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
-    from bitloop.cli.commands.run import command_line, say_log, say_raw, timing_of  # noqa: PLC0415 - beside the rest
+    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.report.atlas_page import write_atlas_page  # noqa: PLC0415 - numpy
     from bitloop.study.atlas import AtlasOptions, run_atlas  # noqa: PLC0415 - numpy
     from bitloop.study.bit_positions import check_choice  # noqa: PLC0415 - numpy
-    from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import sweep_images  # noqa: PLC0415 - numpy
 
     check_choice(share, seed)  # what makes no sense is told before any data is loaded
@@ -77,21 +76,8 @@ def atlas(
                 seed=seed,
                 checked_images=verify,
                 command=command_line(),
-                device=None
-                if device is None
-                else DeviceOptions(
-                    url=device,
-                    images=device_images,
-                    run=RunOptions(
-                        per_layer=False,
-                        warm_up_images=0,  # no latency is asked for
-                        baud=baud,
-                        max_baud=max_baud,
-                        timing=timing_of(timeout),
-                        command=command_line(),
-                    ),
-                    on_log=say_log,
-                    on_raw=say_raw,
+                device=device_options(
+                    device, device_images, baud=baud, max_baud=max_baud, timeout=timeout, with_latency=False
                 ),
             ),
             progress=step,

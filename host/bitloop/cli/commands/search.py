@@ -9,6 +9,7 @@ import typer
 
 from bitloop.cli import console, options, sources
 from bitloop.cli.commands.sweep import listed
+from bitloop.cli.devices import device_options
 
 if TYPE_CHECKING:
     from bitloop.study.search.confirm import Candidate, Floating
@@ -87,10 +88,8 @@ def search(
     Up to four layers with parameters the whole grid is evaluated, so that the smallest of it is found for certain.
     Writes search.json, evaluations.jsonl (as they are done), result.json, candidates.csv, search.html and winner.blm.
     """
-    from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
-    from bitloop.cli.commands.run import command_line, say_log, say_raw  # noqa: PLC0415 - beside the rest
+    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.report.search_page import write_search_page  # noqa: PLC0415 - numpy
-    from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
     from bitloop.study.search.choices import choices_of  # noqa: PLC0415 - numpy
     from bitloop.study.search.search import SearchOptions, plan_search, run_search  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import sweep_images  # noqa: PLC0415 - numpy
@@ -113,15 +112,7 @@ def search(
         study_name=study_name,
         best=best,
         processes=jobs,
-        device=None
-        if device is None
-        else DeviceOptions(
-            url=device,
-            images=device_images,
-            run=RunOptions(per_layer=False, baud=baud, max_baud=max_baud, command=command_line()),
-            on_log=say_log,
-            on_raw=say_raw,
-        ),
+        device=device_options(device, device_images, baud=baud, max_baud=max_baud),
         device_candidates=device_candidates,
         command=command_line(),
     )
@@ -222,14 +213,13 @@ def candidate_words(number: int, candidate: Candidate) -> tuple[str, ...]:
 def show_device(found: Search) -> None:
     """Print what was measured on the device."""
     from bitloop.report import words  # noqa: PLC0415 - numpy
-    from bitloop.study.search.results import ram_of  # noqa: PLC0415 - numpy
 
     one = next(iter(found.device.values()))
     unit = next((cell.latency_unit for cell in found.device.values() if cell.latency_unit), None) or "no unit"
     sizes = {evaluation.key: evaluation.total_bytes for evaluation in found.evaluations}
     rows = []
     for key, cell in found.device.items():
-        ram = ram_of(cell)
+        ram = cell.ram_bytes
         rows.append(
             (
                 key,

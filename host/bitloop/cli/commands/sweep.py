@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitloop.cli import console, options, sources
+from bitloop.cli.devices import device_options
 from bitloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,11 +80,9 @@ def sweep(
     Without any of --exponents, --mantissas, --ints and --formats the grid is E 1-8 × M 0-10. Writes sweep.json,
     cells.jsonl (as cells are done), cells.csv, result.json and sweep.html.
     """
-    from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
-    from bitloop.cli.commands.run import command_line, say_log, say_raw  # noqa: PLC0415 - beside the rest
+    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
     from bitloop.report.study_page import write_sweep_page  # noqa: PLC0415 - numpy
-    from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import SweepOptions, run_sweep, sweep_images  # noqa: PLC0415 - numpy
 
     loaded = load_network(network)
@@ -112,15 +111,7 @@ def sweep(
                 processes=jobs,
                 margin=margin / 100,
                 command=command_line(),
-                device=None
-                if on is None
-                else DeviceOptions(
-                    url=on,
-                    images=device_images,
-                    run=RunOptions(per_layer=False, baud=baud, max_baud=max_baud, command=command_line()),
-                    on_log=say_log,
-                    on_raw=say_raw,
-                ),
+                device=device_options(on, device_images, baud=baud, max_baud=max_baud),
             ),
             progress=step,
         )

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitloop.data.dataset import Images
+from bitloop.errors import UsageError
 from bitloop.study.experiment.measures import Measures
 
-__all__ = ["Context", "Progress"]
+__all__ = ["Context", "Progress", "made"]
 
 Progress = Callable[[str, int, int], None]
+
+
+def made(folder: Path) -> Path:
+    """Make a folder if need be, and return it.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}") from error
+    return folder
 
 
 @dataclass(frozen=True, eq=False)

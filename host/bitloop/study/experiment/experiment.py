@@ -20,7 +20,7 @@ from bitloop.data.vault import Opening as VaultOpening
 from bitloop.errors import Interrupted, UsageError
 from bitloop.study.experiment import comparisons, devices, opening, optimism, searches, sweeps
 from bitloop.study.experiment.choice import Choice
-from bitloop.study.experiment.context import Context, Progress
+from bitloop.study.experiment.context import Context, Progress, made
 from bitloop.study.experiment.file import StudyFile
 from bitloop.study.experiment.measures import Measures
 from bitloop.study.experiment.networks import Instance, plans_of, provide
@@ -268,8 +268,7 @@ def _told_of_interrupts(out: Path) -> Iterator[None]:
 
 def _write(study: Study) -> None:
     """Write tables as Markdown and CSV, and all of it as JSON."""
-    folder = study.folder / "tables"
-    folder.mkdir(exist_ok=True)
+    folder = made(study.folder / "tables")
     for table in study.tables:
         write_file(folder / f"{table.name}.csv", to_csv(table).encode())
     head = [f"# {study.file.title}", ""]

@@ -82,7 +82,6 @@ class Measures:
         key = (model.sha256, images.sha256, images.split.value, len(images))
         if key not in self._found:
             measure = _measure(model, images)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             with Lines(self._path) as lines:
                 lines.append(measure)
             self._found[key] = measure

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import ClassVar
 
-from bitloop import errors
 from bitloop.bench.select import find_dataset
-from bitloop.errors import BitloopError, NetworkError, UsageError, WorkerError
+from bitloop.errors import UsageError
 from bitloop.network.architecture import Architecture
 from bitloop.network.generate import generate
 from bitloop.network.network import Network, load_network
@@ -24,12 +19,14 @@ from bitloop.network.train import train
 from bitloop.network.zoo import ZOO
 from bitloop.qat.train import find_start, train_quantized
 from bitloop.quantize.recipe import Recipe, parse_recipe
+from bitloop.study.experiment.context import made
 from bitloop.study.experiment.file import NetworkEntry, StudyFile
+from bitloop.study.workers import measure_all
 
 __all__ = ["Instance", "Plan", "plans_of", "provide"]
 
 _LOGGER = logging.getLogger(__name__)
-_ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TENSORFLOW_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 NetworkProgress = Callable[[str, int, int], None]
 
@@ -76,6 +73,11 @@ class Plan:
     recipe: RecipeTexts | None = None
     start: str = SCRATCH
     dataset: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is named by where it fails."""
+        return self.label
 
     @property
     def parsed_recipe(self) -> Recipe | None:
@@ -135,9 +137,10 @@ def provide(
     """
     missing = [plan for plan in plans if plan.source is None and not _path(folder, plan).exists()]
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         done = len(plans) - len(missing)
-        for label in _train_all(missing, folder, max(1, processes or os.cpu_count() or 1)):
+        at_once = min(len(missing), max(1, processes or os.cpu_count() or 1))
+        for label in measure_all(_Training(str(folder), at_once == 1), missing, processes=at_once):
             done += 1
             _LOGGER.info("trained %s", label)
             if progress is not None:
@@ -211,98 +214,53 @@ def _check_trained(plan: Plan, network: Network, path: Path) -> None:
         )
 
 
-def _train_all(plans: Sequence[Plan], folder: Path, processes: int) -> Iterator[str]:
-    """Train, several at a time, and yield the label of each that is ready; leaving early ends the processes."""
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(plans))
-    running: dict[Connection, tuple[Plan, SpawnProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < processes:
-                plan = waiting.pop()
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_train, args=(there, plan, str(folder)), name=f"train {plan.label}")
-                with _one_thread(processes):
-                    process.start()
-                there.close()
-                running[here] = plan, process
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
-                plan, process = running[connection]
-                _raise_failure(connection, plan)
-                process.join()
-                del running[connection]
-                yield plan.label
-    finally:
-        for _, process in running.values():
-            process.terminate()
-            process.join()
+@dataclass(frozen=True)
+class _Training:
+    """What all trainings of a study share.
+
+    Attributes:
+        folder: where networks are kept.
+        alone: whether one process trains alone, with all threads.
+    """
+
+    noun: ClassVar[str] = "network"
+
+    folder: str
+    alone: bool
+
+    def measurer(self) -> _Trainer:
+        """Return what trains, in the process it is called in."""
+        if not self.alone:
+            os.environ.update(dict.fromkeys(_TENSORFLOW_THREADS, "1"))
+        return _Trainer(Path(self.folder))
 
 
-def _raise_failure(connection: Connection, plan: Plan) -> None:
-    try:
-        answer = connection.recv()
-    except EOFError as error:
-        raise WorkerError(
-            f"the process that trained {plan.label} ended without a word; give the same command again, with fewer "
-            "--jobs if memory ran out"
-        ) from error
-    if answer is not None:
-        kind, text = answer
-        found = getattr(errors, kind, WorkerError)
-        plain = isinstance(found, type) and issubclass(found, BitloopError) and found.__init__ is BitloopError.__init__
-        raise (found if plain else WorkerError)(f"network {plan.label}: {text}")
+class _Trainer:
+    """Trains networks, one after another, and keeps each."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-def _train(connection: Connection, plan: Plan, folder: str) -> None:
-    """Train a network in this process and keep it; say by the connection how it went: None, or kind and text."""
-    try:
-        _train_to(plan, Path(folder))
-        connection.send(None)
-    except BitloopError as error:
-        connection.send((type(error).__name__, str(error)))
-    except Exception:  # noqa: BLE001 - handed over to the parent, which raises it
-        connection.send(("WorkerError", f"an error that bitloop did not expect:\n{traceback.format_exc()}"))
-
-
-def _train_to(plan: Plan, folder: Path) -> None:
-    assert plan.settings is not None
-    dataset = find_dataset(plan.dataset)
-    architecture = architecture_of(plan.architecture)
-    checkpoint = folder / f"{plan.label}.checkpoint.npz"
-    recipe = plan.parsed_recipe
-    if recipe is None:
-        network = train(architecture, dataset, plan.settings, checkpoint=checkpoint)
-    else:
-        name, start = find_start(plan.architecture, plan.start)
-        if start is not None and start.architecture.layers != architecture.layers:
-            raise NetworkError(f"training of {plan.label} cannot start from {name!r}, whose layers are others")
-        network = train_quantized(
-            architecture,
-            dataset,
-            recipe,
-            start=start,
-            start_name=name,
-            settings=plan.settings,
-            checkpoint=checkpoint,
-        )
-    network.save_npz(_path(folder, plan))
-    checkpoint.unlink(missing_ok=True)
-
-
-@contextmanager
-def _one_thread(processes: int) -> Iterator[None]:
-    """Let a process that is started here compute with one thread, where several are at work."""
-    if processes == 1:
-        yield
-        return
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    def measure(self, plan: Plan) -> str:
+        """Train a network, from its checkpoint if there is one; return its label."""
+        assert plan.settings is not None
+        dataset = find_dataset(plan.dataset)
+        architecture = architecture_of(plan.architecture)
+        checkpoint = self._folder / f"{plan.label}.checkpoint.npz"
+        recipe = plan.parsed_recipe
+        if recipe is None:
+            network = train(architecture, dataset, plan.settings, checkpoint=checkpoint)
+        else:
+            name, start = find_start(plan.architecture, plan.start)
+            network = train_quantized(
+                architecture,
+                dataset,
+                recipe,
+                start=start,
+                start_name=name,
+                settings=plan.settings,
+                checkpoint=checkpoint,
+            )
+        network.save_npz(_path(self._folder, plan))
+        checkpoint.unlink(missing_ok=True)
+        return plan.label

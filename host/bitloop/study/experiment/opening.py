@@ -2,7 +2,7 @@
 
 ``registered.json`` is written before the vault is opened: the MODELs' hashes, all that the study's file names, and the
 networks in binary32. Each result is kept as it is measured, so that an interrupted opening goes on; the vault logs that
-too. Once one figure is there, another registration is refused: it would be chosen by somebody who saw the test set.
+too. Once it was opened, another registration is refused: it would be chosen by somebody who saw the test set.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ class SealedTest:
         self._reason, self._dataset, self._limit = opening.reason, dataset, limit
         self._log = folder / "openings.jsonl"
         self._measures = Measures(folder / "test.jsonl")
-        self._measured = (folder / "test.jsonl").exists()
         self._images: Images | None = None
         chosen = [choice for choice in choices if choice.section in opening.sections]
         if not chosen:
@@ -125,7 +124,7 @@ class SealedTest:
             "images": self._limit,
             "models": [asdict(registered) for registered, _, _ in self.subjects],
         }
-        if self._measured:
+        if self._log.exists():
             try:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:

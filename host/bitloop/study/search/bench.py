@@ -12,7 +12,6 @@ from bitloop.study.folder import Lines
 from bitloop.study.search.evaluations import Evaluation
 from bitloop.study.search.folder import SearchFolder
 from bitloop.study.search.library import Library
-from bitloop.study.search.results import ram_of
 
 __all__ = ["OBJECTIVES", "Bench", "non_dominated", "objective_values"]
 
@@ -97,7 +96,7 @@ def objective_values(
         elif objective == "latency":
             found.append(cell.latency_median)
         else:
-            found.append(ram_of(cell))
+            found.append(cell.ram_bytes)
     values = tuple(value for value in found if value is not None)
     return values if len(values) == len(objectives) else None
 

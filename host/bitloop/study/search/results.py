@@ -13,7 +13,7 @@ from bitloop.study.search.confirm import Candidate
 from bitloop.study.search.evaluations import Evaluation
 from bitloop.study.statistics import Comparison
 
-__all__ = ["candidate_document", "candidates_csv", "evaluation_document", "ram_of"]
+__all__ = ["candidate_document", "candidates_csv", "evaluation_document"]
 
 
 def candidate_document(candidate: Candidate, tensors: Sequence[str]) -> dict[str, object]:
@@ -87,11 +87,6 @@ def candidates_csv(candidates: Sequence[Candidate], tensors: Sequence[str], devi
     return text.getvalue()
 
 
-def ram_of(cell: DeviceCell) -> int | None:
-    """Return the bytes of RAM that a device was seen to use, or, where it does not tell, is planned to."""
-    return cell.ram_predicted if cell.ram_measured is None else cell.ram_measured
-
-
 def _bytes(evaluation: Evaluation) -> dict[str, int]:
     return {
         "weights": evaluation.weights_bytes,
@@ -116,5 +111,5 @@ def _share(accuracy: Proportion, entropy: float | None) -> list[object]:
 
 
 def _device_columns(cell: DeviceCell | None) -> list[object]:
-    values = [None] * 4 if cell is None else [cell.latency_median, cell.latency_unit, ram_of(cell), cell.refused]
+    values = [None] * 4 if cell is None else [cell.latency_median, cell.latency_unit, cell.ram_bytes, cell.refused]
     return ["" if value is None else value for value in values]

@@ -20,13 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bitloop.errors import UnsupportedLayerError
-from bitloop.network.architecture import AveragePool2D, Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU, Softmax
-from bitloop.network.shapes import same_padding, window_outputs
+from bitloop.network.architecture import Conv2D, Dense, Softmax
 from bitloop.quantize.model import QuantizedTensor
 from bitloop.simulate import kernels
 from bitloop.simulate.kernels import F32
-from bitloop.simulate.reference import BLOCK_BYTES, MAX_BATCH, labels
+from bitloop.simulate.reference import flatten, images_at_once, labels, plain_step, window_of
 from bitloop.study.evaluate import Score
 from bitloop.study.search.choices import Assignment
 from bitloop.study.search.library import Library
@@ -73,9 +71,7 @@ class Tree:
         self._pixels = pixels
         self._true = true
         self._before, self._stages = _stages(library)
-        shapes = library.network.architecture.output_shapes()
-        maps = [shape[0] * shape[1] for shape in shapes if len(shape) == 3]
-        self._batch = max(1, min(MAX_BATCH, BLOCK_BYTES // (4 * max(maps, default=1))))
+        self._batch = images_at_once(library.network.architecture)
         self._stacks: dict[tuple[int, tuple[int, ...]], tuple[F32, F32]] = {}
 
     def scores(self, assignments: Sequence[Assignment]) -> list[Score]:
@@ -130,7 +126,7 @@ class Tree:
                 for step in stage.after:
                     y = step(y)
                 if last:
-                    leaves.append(_flatten(y))
+                    leaves.append(flatten(y))
                 else:
                     found += self._walk(y, number + 1, column + (2 if stage.biases else 1), inner, ordered)
         return [(slice(rows.start, rows.stop), np.stack(leaves))] if last else found
@@ -189,7 +185,7 @@ def _stages(library: Library) -> tuple[list[Step], list[_Stage]]:
             biases = library.tensors[f"{layer.name}.biases"] if layer.use_bias else ()
             stages.append(_Stage(_linear(layer, shape), weights, tuple(t.values() for t in biases), ()))
         elif not isinstance(layer, Softmax):
-            step = _step(layer, shape)
+            step = plain_step(layer, shape)
             if stages:
                 last = stages.pop()
                 stages.append(_Stage(last.linear, last.weights, last.biases, (*last.after, step)))
@@ -201,42 +197,9 @@ def _stages(library: Library) -> tuple[list[Step], list[_Stage]]:
 
 def _linear(layer: Dense | Conv2D, shape: tuple[int, ...]) -> Callable[[F32, F32, F32], F32]:
     if isinstance(layer, Dense):
-        return lambda x, weights, scales: kernels.dense(_flatten(x), weights, scales, None)
+        return lambda x, weights, scales: kernels.dense(flatten(x), weights, scales, None)
     strides = layer.strides
-    before, output = _window(shape, layer.kernel_size, strides, layer.padding)
+    before, output = window_of(shape, layer.kernel_size, strides, layer.padding)
     return lambda x, weights, scales: kernels.conv2d(
         x, weights, scales, None, strides=strides, before=before, output=output
     )
-
-
-def _step(layer: Layer, shape: tuple[int, ...]) -> Step:
-    if isinstance(layer, MaxPool2D | AveragePool2D):
-        pool = kernels.max_pool if isinstance(layer, MaxPool2D) else kernels.average_pool
-        window, strides = layer.pool_size, layer.strides
-        before, output = _window(shape, window, strides, layer.padding)
-        return lambda x: pool(x, window, strides, before, output)
-    if isinstance(layer, ReLU):
-        return kernels.relu
-    if isinstance(layer, Flatten):
-        return _flatten
-    raise UnsupportedLayerError(
-        f"layer {layer.name!r} is a {type(layer).__name__}, which docs/arithmetic.md does not define there"
-    )
-
-
-def _window(
-    shape: tuple[int, ...], kernel: tuple[int, int], strides: tuple[int, int], padding: str
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return padding before and output size, each (y, x)."""
-    before = (0, 0)
-    if padding == "same":
-        before = (
-            same_padding(shape[0], kernel[0], strides[0])[0],
-            same_padding(shape[1], kernel[1], strides[1])[0],
-        )
-    return before, window_outputs((shape[0], shape[1]), kernel, strides, padding)
-
-
-def _flatten(x: F32) -> F32:
-    """Bring ``[C, H, W, B]`` to ``[H * W * C, B]`` in row-major order of H, W, C; a vector stays."""
-    return x if x.ndim == 2 else x.transpose(1, 2, 0, 3).reshape(-1, x.shape[3])
