@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -12,11 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bitloop.bench import select
 from bitloop.cli.app import app
-from bitloop.data.dataset import Dataset, Images
-from bitloop.data.splits import Split
-from bitloop.network.network import Network
 from bitloop.report.study_page import render_sweep
 from bitloop.report.study_plots import front_of
 from bitloop.study.grid import Grid
@@ -27,25 +24,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture
-def bitloop(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drawn_images: Images, networks: Callable[[str], Network]
-) -> Callable[..., Any]:
-    """Run ``bitloop ARGUMENTS`` in a directory that holds ``mine.npz``, on drawn images."""
-
-    def load(name: str = "mnist", directory: Path | None = None, *, progress: object = None) -> Dataset:
-        parts = {s: (drawn_images.pixels.copy(), drawn_images.labels.copy(), drawn_images.index.copy()) for s in Split}
-        return Dataset.build("mnist", drawn_images.sha256, "drawn by a test", parts)
-
-    monkeypatch.setattr(select, "load", load)
-    monkeypatch.chdir(tmp_path)
-    networks("mlp8k").save_npz(tmp_path / "mine.npz")
-
-    def command(*arguments: str) -> Any:
-        result = CliRunner().invoke(app, ["sweep", *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return command
+def bitloop(drawn_command: Callable[..., Any]) -> Callable[..., Any]:
+    """Run ``bitloop sweep ARGUMENTS`` in a directory that holds ``mine.npz``, on drawn images."""
+    return functools.partial(drawn_command, "sweep")
 
 
 def test_a_sweep_is_two_simulations(bitloop: Callable[..., Any]) -> None:
@@ -135,20 +116,5 @@ def test_a_name_is_no_markup(sweep: Run) -> None:
     assert "<script" not in render_sweep(found)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: no browser to test pages in")
-def test_the_page_shows_well(sweep: Run, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = sweep(Grid(exponents=(2, 4), mantissas=(0, 3), of=("weights", "biases"), per_layer=True))
-    (tmp_path / "page.html").write_text(render_sweep(found))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width, scheme in ((390, "light"), (1280, "dark")):
-            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            problems: list[str] = []
-            page.on("console", lambda message, problems=problems: problems.append(message.text))
-            page.goto((tmp_path / "page.html").as_uri())
-            assert problems == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            heights = "[...document.querySelectorAll('svg')].every(svg => svg.getBoundingClientRect().height > 20)"
-            assert page.evaluate(heights)
-        browser.close()
+def test_the_page_shows_well(sweep: Run, shows_well: Callable[[str], None]) -> None:
+    shows_well(render_sweep(sweep(Grid(exponents=(2, 4), mantissas=(0, 3), of=("weights", "biases"), per_layer=True))))

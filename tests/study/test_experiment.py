@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ images = 30
 split = "test"
 sections = ["grid"]
 """
+OTHER = FILE.replace('weights = "int4", biases = "e4m3" }, {', 'weights = "int3", biases = "e4m3" }, {')
+"""The same, but for one MODEL that the test set is opened for."""
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +224,8 @@ def test_the_same_again_measures_nothing_again(study: Study, home: Path) -> None
 
 def test_once_opened_nothing_else_can_be_registered(study: Study, home: Path, tmp_path: Path) -> None:
     shutil.copytree(study.folder, tmp_path / "out")
-    other = FILE.replace('weights = "int4", biases = "e4m3" }, {', 'weights = "int3", biases = "e4m3" }, {')
-    assert other != FILE
-    (tmp_path / "other.toml").write_text(other)
+    assert OTHER != FILE
+    (tmp_path / "other.toml").write_text(OTHER)
     with pytest.raises(UsageError, match=r"test set was opened for what .* registers"):
         run_study(read_study(tmp_path / "other.toml"), tmp_path / "out")
 
@@ -272,6 +274,31 @@ def test_the_page_holds_every_table_and_nothing_from_outside(study: Study) -> No
             'xmlns:xlink="http://www.w3.org/1999/xlink"', ""
         )
     assert write_study_page(study).read_text() == html
+
+
+def test_the_page_shows_well(study: Study, shows_well: Callable[[str], None]) -> None:
+    shows_well(render_study(study))
+
+
+def test_what_is_simulated_is_said_of_each_device(study: Study) -> None:
+    """Of a chip and a simulated device neither may be taken for the other."""
+    assert "simulated devices" in render_study(study)
+    one = study.on_devices[0]
+    assert one.record is not None
+    chip = replace(one, record=replace(one.record, simulated=False))
+    assert "chips and simulated devices" in render_study(replace(study, on_devices=(one, chip)))
+    alone = render_study(replace(study, on_devices=(chip,)))
+    assert '<div class="note">chips</div>' in alone
+
+
+def test_once_the_vault_was_opened_nothing_else_can_be_registered_even_without_a_figure(
+    study: Study, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study.folder, tmp_path / "out")
+    (tmp_path / "out" / "test.jsonl").unlink()
+    (tmp_path / "other.toml").write_text(OTHER)
+    with pytest.raises(UsageError, match=r"test set was opened for what .* registers"):
+        run_study(read_study(tmp_path / "other.toml"), tmp_path / "out")
 
 
 def test_checking_a_file_does_nothing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,6 +272,7 @@ def test_no_winner_where_nothing_holds(search: Callable[..., Search]) -> None:
 # Statistics
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
     assert holm(values) == pytest.approx(list(multipletests(values, method="holm")[1]), abs=1e-15)

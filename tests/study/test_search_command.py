@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -12,10 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bitloop.bench import select
 from bitloop.cli.app import app
-from bitloop.data.dataset import Dataset, Images
-from bitloop.data.splits import Split
+from bitloop.data.dataset import Images
 from bitloop.network.network import Network
 from bitloop.report.search_page import render_search
 from bitloop.study.device import DeviceOptions
@@ -28,32 +27,18 @@ FEW = ("-w", "int4,int8:channel", "-b", "fp16", "--max-drop", "30", "-j", "1")
 
 @pytest.fixture
 def bitloop(
-    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., Any],
+    found_images: Callable[[Images, Images], None],
     tmp_path: Path,
     deep: Callable[[int], Network],
     labelled: Callable[[Network], tuple[Images, Images]],
 ) -> Callable[..., Any]:
     """Run ``bitloop search ARGUMENTS`` in a directory that holds ``two.npz`` and ``five.npz``, on images they get."""
-
-    def load(name: str = "mnist", directory: Path | None = None, *, progress: object = None) -> Dataset:
-        search, confirm = labelled(deep(2))
-        parts = {
-            split: (images.pixels.copy(), images.labels.copy(), images.index.copy())
-            for split, images in ((s, confirm if s is Split.CONFIRM else search) for s in Split)
-        }
-        return Dataset.build("mnist", search.sha256, "drawn by a test", parts)
-
-    monkeypatch.setattr(select, "load", load)
-    monkeypatch.chdir(tmp_path)
+    search, confirm = labelled(deep(2))
+    found_images(confirm, search)
     deep(2).save_npz(tmp_path / "two.npz")
     deep(5).save_npz(tmp_path / "five.npz")
-
-    def command(*arguments: str) -> Any:
-        result = CliRunner().invoke(app, ["search", *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return command
+    return functools.partial(command, "search")
 
 
 @pytest.fixture(scope="module")
@@ -150,19 +135,5 @@ def test_the_page_holds_everything_and_nothing_from_outside(found: Search) -> No
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page).replace("http-equiv", "")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: no browser to test pages in")
-def test_the_page_shows_well(found: Search, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    (tmp_path / "page.html").write_text(render_search(found))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width, scheme in ((390, "light"), (1280, "dark")):
-            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            problems: list[str] = []
-            page.on("console", lambda message, problems=problems: problems.append(message.text))
-            page.goto((tmp_path / "page.html").as_uri())
-            assert problems == []
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            heights = "[...document.querySelectorAll('svg')].every(svg => svg.getBoundingClientRect().height > 20)"
-            assert page.evaluate(heights)
-        browser.close()
+def test_the_page_shows_well(found: Search, shows_well: Callable[[str], None]) -> None:
+    shows_well(render_search(found))
