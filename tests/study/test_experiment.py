@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
@@ -20,14 +21,15 @@ from bitloop.data.dataset import load
 from bitloop.data.splits import Split
 from bitloop.data.vault import Vault, read_log
 from bitloop.errors import DisagreementError, UsageError
-from bitloop.network.network import load_network
+from bitloop.network.network import Network, load_network
 from bitloop.quantize.apply import quantize
-from bitloop.quantize.recipe import parse_recipe
+from bitloop.quantize.recipe import Recipe, parse_recipe
 from bitloop.report.experiment_page import render_study, write_study_page
 from bitloop.simulate.reference import labels, simulate
 from bitloop.study.experiment.experiment import Study, StudyOptions, run_study
 from bitloop.study.experiment.file import read_study
 from bitloop.study.experiment.tables import to_markdown
+from bitloop.study.statistics import compare
 
 pytest.importorskip("tensorflow", reason="a study that trains needs TensorFlow")
 
@@ -314,3 +316,36 @@ def test_a_file_in_place_of_the_folder_is_refused(home: Path, tmp_path: Path) ->
     result = CliRunner().invoke(app, ["study", str(home / "quick.toml"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2
     assert "is a file" in result.output
+
+
+def test_a_search_chooses_the_smallest_candidate_that_holds_with_every_seed(study: Study, tmp_path: Path) -> None:
+    shutil.copytree(study.folder / "networks", tmp_path / "out" / "networks")
+    text = FILE[: FILE.index('[[network]]\nname = "trained"')].replace("margins = [8, 2]", "margins = [4.5, 3]")
+    text += (
+        '[[search]]\nname = "mixed"\nnetworks = ["small"]\nweights = ["int2", "int3", "e2m1", "int4", "e3m2", "int8"]\n'
+    )
+    text += 'biases = ["int4"]\ncandidates = 12\n'
+    (tmp_path / "mixed.toml").write_text(text)
+    found = run_study(read_study(tmp_path / "mixed.toml"), tmp_path / "out").found["mixed"]
+    images = load("digits").split(Split.CONFIRM)
+    networks = [load_network(tmp_path / "out" / "networks" / f"small-seed{seed}.npz") for seed in (1, 2)]
+
+    def right(network: Network, recipe: Recipe) -> npt.NDArray[np.bool_]:
+        return labels(simulate(quantize(network, recipe), images.pixels)) == images.labels
+
+    for one in found:
+        held = [
+            [
+                100 * compare(right(network, parse_recipe("fp32")), right(network, candidate.recipe)).bound
+                <= one.margin
+                for network in networks
+            ]
+            for candidate in one.search.candidates
+        ]
+        expected = next((number for number, each in enumerate(held) if all(each)), None)
+        if expected is None:
+            assert (one.choices, one.tried) == ((), len(held))
+        else:
+            recipe = one.search.candidates[expected].recipe
+            assert one.tried == expected + 1
+            assert [choice.recipe for choice in one.choices] == [recipe, recipe]

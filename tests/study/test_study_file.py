@@ -34,6 +34,9 @@ entries = [{ network = "b" }]
 """
 
 
+SEARCH = 'title = "t"\n[[search]]\nname = "q"\nnetworks = ["a"]\n'
+
+
 def written(folder: Path, text: str) -> StudyFile:
     path = folder / "study.toml"
     path.write_text(text)
@@ -94,6 +97,10 @@ def test_a_networks_own_settings_and_recipe_are_the_zoos(tmp_path: Path) -> None
         ('{ network = "b" }', "", "'c' names nothing"),
         ('title = "t"', 'title = "t"\n[test]\nreason = "r"\nsections = ["z"]', "'sections' of test names 'z'"),
         ('title = "t"', 'title = "t"\n[[device]]\nurl = "u"\nsplit = "test"', "'split' of u names 'test'; there are"),
+        ('title = "t"', f"{SEARCH}candidates = 0", "'candidates' in 'q' is 0; it is at least 1"),
+        ('title = "t"', f"{SEARCH}trials = 0", "'trials' in 'q' is 0"),
+        ('title = "t"', f'{SEARCH}method = "luck"', "'method' in 'q' names 'luck'; there are auto"),
+        ('networks = ["a"]', 'networks = ["a"]\ncandidates = -1', "'candidates' in 's' is -1"),
         ('title = "t"', "title = ", "is no TOML"),
     ],
 )

@@ -150,6 +150,20 @@ def test_another_sweep_is_refused(sweep: Run, change: dict[str, object], words: 
     assert first.folder.cells.read_bytes() == before
 
 
+def test_a_larger_grid_keeps_what_was_measured(sweep: Run, tmp_path: Path) -> None:
+    few = dataclasses.replace(SMALL, formats=SMALL.formats[1:])
+    first = sweep(few, out=tmp_path / "grown")
+    kept = first.folder.cells.read_bytes()
+    grown = sweep(SMALL, out=tmp_path / "grown")
+    assert grown.folder.cells.read_bytes().startswith(kept)
+    assert grown.measured_now == 1
+    assert grown.folder.result.read_bytes() == sweep(SMALL, out=tmp_path / "whole").folder.result.read_bytes()
+    with pytest.raises(UsageError, match="1 cells that this one lacks, and lacks 0"):
+        sweep(few, out=tmp_path / "grown")
+    with pytest.raises(UsageError, match="others was fp32"):
+        sweep(Grid(exponents=None, formats=(*SMALL.formats, "int7"), others="e5m2"), out=tmp_path / "grown")
+
+
 def test_a_changed_network_or_data_set_is_refused(
     sweep: Run, networks: Callable[[str], Network], drawn_images: Images, tmp_path: Path
 ) -> None:

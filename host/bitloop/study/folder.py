@@ -100,9 +100,7 @@ class StudyFolder(Generic[B]):
                 raise UsageError(
                     f"{self.lines} is there, but no {self.begun.name} that says of what; name another --out"
                 )
-            assert dataclasses.is_dataclass(begun)
-            text = json.dumps(plain(dataclasses.asdict(begun)), indent=2, ensure_ascii=False, allow_nan=False)
-            write_file(self.begun, f"{text}\n".encode())
+            self._write_begun(begun)
             return begun
         earlier = self.read_begun()
         differs = [
@@ -134,6 +132,11 @@ class StudyFolder(Generic[B]):
             raise DataError(f"{self.begun} is of version {begun.version}, this bitloop reads {self._version}")
         return begun
 
+    def _write_begun(self, begun: B) -> None:
+        assert dataclasses.is_dataclass(begun)
+        text = json.dumps(plain(dataclasses.asdict(begun)), indent=2, ensure_ascii=False, allow_nan=False)
+        write_file(self.begun, f"{text}\n".encode())
+
     def _comparable(self, begun: B, name: str) -> object:
         """Return what was asked, for comparison; the order of the parts decides nothing."""
         value = getattr(begun.asked, name)
@@ -161,6 +164,24 @@ class SweepFolder(StudyFolder[Begun]):
     def __init__(self, path: Path) -> None:
         super().__init__(path, noun="sweep", parts="cells", kind=Begun, version=SWEEP_VERSION)
         self.cells = self.lines
+
+    def begin(self, begun: Begun) -> Begun:
+        """Begin a sweep here, or go on with the one that was begun here, with more cells than then if need be.
+
+        What a cell is worth hangs on no other cell, so that those of the smaller grid stay as they are.
+
+        Raises:
+            As :meth:`StudyFolder.begin`: a cell of the sweep that was begun here is not asked for, or anything else
+            differs.
+        """
+        if not self.begun.exists():
+            return super().begin(begun)
+        earlier = self.read_begun()
+        if set(earlier.asked.cells) < set(begun.asked.cells):
+            grown = dataclasses.replace(earlier, asked=dataclasses.replace(earlier.asked, cells=begun.asked.cells))
+            if grown.asked == begun.asked:
+                self._write_begun(grown)
+        return super().begin(begun)
 
     def read_cells(self, begun: Begun) -> dict[str, Outcome]:
         """Read the cells that were measured, by their key; a last line that was cut off is left out.

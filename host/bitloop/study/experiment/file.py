@@ -13,6 +13,7 @@ from bitloop.data.dataset import DATASETS
 from bitloop.errors import UsageError
 from bitloop.study.experiment.reading import read
 from bitloop.study.grid import OF, Grid, parse_range
+from bitloop.study.search.options import METHODS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -141,7 +142,19 @@ class SweepEntry:
 
 @dataclass(frozen=True)
 class SearchEntry:
-    """A search of the smallest assignment for each network: see ``bitloop search``; None is that command's default."""
+    """A search of the smallest assignment for each network: see ``bitloop search``.
+
+    Attributes:
+        name: in the study.
+        networks: names of the networks.
+        weights: specs to choose from; None is that command's default.
+        biases: the same.
+        set: ``TENSOR=SPEC[,SPEC...]`` each.
+        method: "auto", "exhaustive" or "sampled".
+        trials: proposals of Optuna that a sampled search evaluates.
+        seed: of the sampler.
+        candidates: how many of the best are measured on the confirm split.
+    """
 
     name: str
     networks: tuple[str, ...]
@@ -151,6 +164,7 @@ class SearchEntry:
     method: str = "auto"
     trials: int = 100
     seed: int = 0
+    candidates: int = 10
 
 
 @dataclass(frozen=True)
@@ -282,10 +296,14 @@ def _check(study: StudyFile) -> None:
             raise UsageError(f"network {entry.name!r} needs seeds, each once, not {list(entry.seeds)}")
     for search in study.search:
         _known(f"{search.name!r}", search.networks, networks)
+        _known(f"'method' in {search.name!r}", (search.method,), METHODS)
+        _at_least_one(f"'candidates' in {search.name!r}", search.candidates)
+        _at_least_one(f"'trials' in {search.name!r}", search.trials)
     for sweep in study.sweep:
         _known(f"{sweep.name!r}", sweep.networks, networks)
         _known(f"'of' in {sweep.name!r}", sweep.of, OF)
         _known(f"'confirm' in {sweep.name!r}", (sweep.confirm,), CONFIRM)
+        _at_least_one(f"'candidates' in {sweep.name!r}", sweep.candidates)
         for of in sweep.of:
             sweep.grid(of).specs()
     for comparison in study.comparison:
@@ -307,6 +325,11 @@ def _unique(what: str, names: Sequence[str]) -> list[str]:
         if names.count(name) > 1:
             raise UsageError(f"{what} {name!r} is there twice; give each a name of its own")
     return list(names)
+
+
+def _at_least_one(what: str, number: int) -> None:
+    if number < 1:
+        raise UsageError(f"{what} is {number}; it is at least 1")
 
 
 def _known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

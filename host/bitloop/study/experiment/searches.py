@@ -1,4 +1,4 @@
-"""Searches of a study: the smallest assignment for the first seed, held against all seeds."""
+"""Searches of a study: the smallest assignments for the first seed, and the first of them that holds for all seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Found:
     Attributes:
         margin: in points.
         search: with the first seed.
-        choices: the winner's formats with every seed; empty where nothing was confirmed.
+        tried: candidates of the search that were looked at on the confirm split, the one chosen included.
+        choices: the formats chosen, with every seed; empty where no candidate holds with all of them.
         search_measures: what each is worth on the search split.
         confirm_measures: the same on the confirm split.
         losses: against binary32 on the confirm split, one a seed.
@@ -37,6 +38,7 @@ class Found:
     margin: float
     search: Search
     instances: tuple[Instance, ...]
+    tried: int
     choices: tuple[Choice, ...]
     search_measures: tuple[Measure, ...]
     confirm_measures: tuple[Measure, ...]
@@ -44,7 +46,10 @@ class Found:
 
 
 def run_searches(entry: SearchEntry, instances: Sequence[Instance], context: Context) -> list[Found]:
-    """Search for one network, once a margin, and measure what was found with all its seeds.
+    """Search for one network, once a margin, with its first seed, and choose what holds with all.
+
+    The candidates of the search are looked at in its order, the smallest first; chosen is the first whose loss on the
+    confirm split is at most the margin with every seed.
 
     Args:
         entry: of the study's file.
@@ -68,45 +73,56 @@ def run_searches(entry: SearchEntry, instances: Sequence[Instance], context: Con
             method=entry.method,
             trials=entry.trials,
             seed=entry.seed,
+            best=entry.candidates,
             processes=context.processes,
             command=context.command,
         )
         out = context.folder / "searches" / entry.name / f"{first.label}-{margin:g}"
         result = run_search(first.network, context.search, context.confirm, options, out, progress=say)
-        found.append(_held(entry.name, margin, result, instances, context))
+        found.append(_chosen(entry, margin, result, instances, context))
     return found
 
 
-def _held(name: str, margin: float, result: Search, instances: Sequence[Instance], context: Context) -> Found:
-    if result.winner is None:
-        return Found(margin, result, tuple(instances), (), (), (), ())
-    recipe, plain = result.winner.recipe, parse_recipe("fp32")
-    choices, here, there, losses = [], [], [], []
-    for instance in instances:
-        model = quantize(instance.network, recipe)
-        choices.append(Choice(name, margin, instance, recipe, words_of(recipe), model))
-        here.append(context.measures.of(model, context.search))
-        there.append(context.measures.of(model, context.confirm))
-        floating = context.measures.of(quantize(instance.network, plain), context.confirm)
-        losses.append(compare(floating.right, there[-1].right))
-    return Found(margin, result, tuple(instances), tuple(choices), tuple(here), tuple(there), tuple(losses))
+def _chosen(
+    entry: SearchEntry, margin: float, search: Search, instances: Sequence[Instance], context: Context
+) -> Found:
+    floating = [context.measures.of(quantize(one.network, parse_recipe("fp32")), context.confirm) for one in instances]
+    for tried, candidate in enumerate(search.candidates, start=1):
+        context.step(f"{entry.name}: {margin:g} points, with every seed", tried, len(search.candidates))
+        if not candidate.is_confirmed:
+            continue
+        there: list[Measure] = []
+        losses: list[Comparison] = []
+        for instance, base in zip(instances, floating, strict=True):
+            there.append(context.measures.of(quantize(instance.network, candidate.recipe), context.confirm))
+            losses.append(compare(base.right, there[-1].right))
+            if not losses[-1].is_non_inferior(margin / 100):
+                break
+        else:
+            recipe = candidate.recipe
+            choices = tuple(
+                Choice(entry.name, margin, one, recipe, words_of(recipe), quantize(one.network, recipe))
+                for one in instances
+            )
+            here = tuple(context.measures.of(choice.model, context.search) for choice in choices)
+            return Found(margin, search, tuple(instances), tried, choices, here, tuple(there), tuple(losses))
+    return Found(margin, search, tuple(instances), len(search.candidates), (), (), (), ())
 
 
 def search_table(name: str, found: Sequence[Found]) -> Table:
-    """Return a line a network, margin and seed."""
+    """Return a line a network, margin and seed, with what was chosen."""
     rows: list[tuple[str, ...]] = []
     raw: list[tuple[Value, ...]] = []
     for one in found:
         if not one.choices:
             label = one.instances[0].label
-            rows.append((label, f"{one.margin:g}", "none was confirmed", *[""] * 7))
-            raw.append((label, one.margin, *[None] * 12))
+            rows.append((label, f"{one.margin:g}", "none holds with every seed", *[""] * 6, _looked_at(one)))
+            raw.append((label, one.margin, *[None] * 11, one.tried))
             continue
         for choice, here, there, loss in zip(
             one.choices, one.search_measures, one.confirm_measures, one.losses, strict=True
         ):
             sizes = choice.model.sizes
-            holds = loss.bound <= one.margin / 100
             rows.append(
                 (
                     choice.instance.label,
@@ -118,14 +134,14 @@ def search_table(name: str, found: Sequence[Found]) -> Table:
                     percent(there.accuracy.value),
                     points(loss.loss),
                     points(loss.bound),
-                    "yes" if holds else "no",
+                    _looked_at(one),
                 )
             )
             raw.append(
                 (
                     *(choice.instance.label, one.margin, choice.words, sizes.weights, sizes.biases, sizes.scales),
                     *(sizes.total, there.coded_bytes, here.accuracy.value, there.accuracy.value, loss.loss, loss.bound),
-                    *(loss.p, int(holds)),
+                    *(loss.p, one.tried),
                 )
             )
     curses = [
@@ -137,7 +153,7 @@ def search_table(name: str, found: Sequence[Found]) -> Table:
     ]
     return Table(
         name=f"{name}-found",
-        title=f"{name}: the smallest assignment of formats, found with the first seed",
+        title=f"{name}: the smallest assignment of formats that is not inferior with any seed",
         columns=(
             *(
                 "network",
@@ -149,14 +165,22 @@ def search_table(name: str, found: Sequence[Found]) -> Table:
                 "confirm",
                 "loss",
                 "at most",
-                "holds",
+                "confirmed",
             ),
         ),
         rows=tuple(rows),
         raw_columns=(
             *("network", "margin", "formats", "weights_bytes", "biases_bytes", "scales_bytes", "bytes", "coded_bytes"),
-            *("search", "confirm", "confirm_loss", "confirm_bound", "mcnemar_p", "holds"),
+            *("search", "confirm", "confirm_loss", "confirm_bound", "mcnemar_p", "tried"),
         ),
         raw=tuple(raw),
-        notes=("Loss and its upper 95 % bound: points less than fp32 of the same seed, on the confirm split.", *curses),
+        notes=(
+            "Loss and its upper 95 % bound: points less than fp32 of the same seed, on the confirm split. Confirmed: "
+            "how many candidates of the search, the smallest first, were looked at there, of how many.",
+            *curses,
+        ),
     )
+
+
+def _looked_at(found: Found) -> str:
+    return f"{'yes' if found.choices else 'no'} ({found.tried} of {len(found.search.candidates)})"
