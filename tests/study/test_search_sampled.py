@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +158,62 @@ def test_two_runs_share_a_study(search: Run, tmp_path: Path) -> None:
     assert {one.key for one in search("one", storage=url, trials=5).evaluations} == keys
     with pytest.raises(UsageError, match="of another search: margin differ"):
         search("three", storage=url, margin=0.3)
+
+
+AT_ONCE = """
+import sys
+import optuna.storages._rdb.storage
+from bitloop.study.search.choices import Choices
+from bitloop.study.search.evaluations import Evaluation, Judge
+from bitloop.study.search.proposals import Proposals
+from bitloop.study.results import from_line
+
+choices = Choices(tuple(f"{name}.weights" for name in "abcde"), (("int3", "int4", "int5", "int8"),) * 5)
+def evaluation(chosen):
+    lost = sum(3 - place for place in chosen)
+    return Evaluation(choices.texts(chosen), 10 * (1 + sum(chosen)), 0, 0, 900 - lost, lost, 0, 0.1)
+def evaluate(batch):
+    return [evaluation(chosen) for chosen in batch]
+print("ready", flush=True)
+sys.stdin.read(1)  # all begin together
+proposals = Proposals(choices, Judge(1000, 0.01), ("bytes",), lambda one: [one.total_bytes], asked={"margin": 0.01},
+    read=lambda text, where: from_line(Evaluation, text, where), storage=sys.argv[1], name="s", seed=int(sys.argv[2]))
+proposals.add(evaluate([(3, 3, 3, 3, 3), (2, 3, 3, 3, 3)]))
+proposals.enqueue([(2, 2, 3, 3, place) for place in range(4)] + [(3, place, 2, 2, 2) for place in range(4)])
+proposals.run(24, evaluate, at_once=2, progress=lambda done, total: None)
+found = proposals.finished()
+assert all(found[chosen] == evaluation(chosen) for chosen in found)
+"""
+
+
+def test_processes_that_run_at_the_same_moment_share_a_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    command = [sys.executable, "-c", AT_ONCE, url]
+    processes = [
+        subprocess.Popen(
+            [*command, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    trials = optuna.load_study(study_name="s", storage=url).get_trials()
+    assert not [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+    done = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    proposed = [trial for trial in done if trial.user_attrs.get("proposed")]
+    assert 24 <= len(proposed) <= 24 + 2 * 3  # each had two under way when the last was told
+    assert all(json.loads(t.user_attrs["evaluation"]) for t in done if not t.user_attrs.get("repeated"))
 
 
 def test_a_trial_that_was_changed_is_refused(search: Run, tmp_path: Path) -> None:

@@ -10,21 +10,21 @@ Optuna's interface for constraints, which has changed. User attributes of a tria
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitloop.bench.journal import whole_bytes
 from bitloop.errors import DataError, UsageError
 from bitloop.study.results import to_line
 from bitloop.study.search.choices import Assignment, Choices
 from bitloop.study.search.evaluations import Evaluation, Judge
+from bitloop.study.search.storage import again, import_optuna, open_study
 
-__all__ = ["PENALTY", "Proposals", "import_optuna"]
+__all__ = ["PENALTY", "Proposals"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,30 +37,6 @@ _STALE_S = 600.0
 
 Values = Callable[[Evaluation], Sequence[float] | None]
 """From an admissible evaluation to its objectives; None where it has none, as on a device that it does not fit."""
-
-
-def import_optuna() -> Any:
-    """Return the module ``optuna``, with its own messages silenced.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    try:
-        import optuna  # noqa: PLC0415 - optional, and slow to load
-    except ImportError as error:
-        raise UsageError(
-            "the grid is too large to be evaluated whole, and Optuna, which proposes what to evaluate, is not "
-            "installed: pip install 'bitloop[search]', or narrow the choices and take --method exhaustive"
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _file_storage(optuna: Any, path: Path) -> Any:
-    """Return a storage in a file of one's own: each step appends a line; what of the last was cut off is removed."""
-    if path.exists():
-        os.truncate(path, whole_bytes(path))
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
 
 
 @dataclass(frozen=True)
@@ -112,22 +88,12 @@ class Proposals:
             tensor: optuna.distributions.CategoricalDistribution(specs)
             for tensor, specs in zip(choices.tensors, choices.specs, strict=True)
         }
-        try:
-            self._study = optuna.create_study(
-                storage=storage if isinstance(storage, str) else _file_storage(optuna, storage),
-                study_name=name,
-                load_if_exists=True,
-                directions=["minimize"] * len(objectives),
-            )
-            self._check(json.loads(json.dumps(asked)), name)
-            if isinstance(storage, Path):
-                self._end_broken_off()
-            # Machines that share a study, and a search that is gone on with, must not draw the same again.
-            drawn = (seed + len(self._study.get_trials(deepcopy=False))) % 2**32
-        except Exception as error:
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f"the study {name!r} cannot be opened at {storage}: {error}") from error
+        self._study = open_study(storage, name, ["minimize"] * len(objectives))
+        again(lambda: self._check(json.loads(json.dumps(asked)), name))
+        if isinstance(storage, Path):
+            self._end_broken_off()
+        # Machines that share a study, and a search that is gone on with, must not draw the same again.
+        drawn = (seed + len(self._trials())) % 2**32
         samplers = optuna.samplers
         self._study.sampler = (
             samplers.TPESampler(seed=drawn) if len(objectives) == 1 else samplers.NSGAIISampler(seed=drawn)
@@ -141,7 +107,7 @@ class Proposals:
         """
         complete = self._optuna.trial.TrialState.COMPLETE
         found: dict[Assignment, Evaluation] = {}
-        for trial in self._study.get_trials(deepcopy=False, states=(complete,)):
+        for trial in self._trials(complete):
             if trial.user_attrs.get("repeated"):
                 continue
             text = trial.user_attrs.get("evaluation")
@@ -162,14 +128,14 @@ class Proposals:
                     distributions=self._distributions,
                     user_attrs=self._attributes(evaluation),
                 )
-                self._study.add_trial(trial)
+                again(functools.partial(self._study.add_trial, trial))
 
     def enqueue(self, assignments: Iterable[Assignment]) -> None:
         """Let assignments be proposed first."""
         choices = self._terms.choices
         for assignment in assignments:
             params = dict(zip(choices.tensors, choices.texts(assignment), strict=True))
-            self._study.enqueue_trial(params, skip_if_exists=True)
+            again(functools.partial(self._study.enqueue_trial, params, skip_if_exists=True))
 
     def run(
         self,
@@ -197,19 +163,18 @@ class Proposals:
                 break
             batch: dict[Assignment, Any] = {}
             while len(batch) < min(at_once, trials - done, left) and repeated < _REPEATED * trials:
-                trial = self._study.ask(self._distributions)
+                trial = self._ask()
                 chosen = self._terms.choices.assignment([trial.params[name] for name in self._terms.choices.tensors])
                 if chosen in taken or chosen in batch:
                     repeated += 1
                     self._repeat(trial, taken.get(chosen))
                 else:
-                    trial.set_user_attr("recipe", self._terms.choices.words(chosen))
                     batch[chosen] = trial
             for evaluation, trial in zip(evaluate(list(batch)), batch.values(), strict=True):
-                for name, value in self._attributes(evaluation).items():
-                    trial.set_user_attr(name, value)
-                trial.set_user_attr("proposed", value=True)
-                self._study.tell(trial, self._objectives(evaluation))
+                if not self._tell(
+                    trial, self._objectives(evaluation), {**self._attributes(evaluation), "proposed": True}
+                ):
+                    self.add([evaluation])
         progress(self._proposed(), trials)
         if repeated >= _REPEATED * trials:
             _LOGGER.warning("the sampler proposes only what was evaluated before: the search ends earlier than asked")
@@ -217,16 +182,40 @@ class Proposals:
     def _repeat(self, trial: Any, evaluation: Evaluation | None) -> None:
         """Answer a proposal that was evaluated before with the same figures; one that is under way elsewhere, not."""
         if evaluation is None:
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-            return
-        trial.set_user_attr("repeated", value=True)
-        self._study.tell(trial, self._objectives(evaluation))
+            self._tell(trial, None, {})
+        else:
+            self._tell(trial, self._objectives(evaluation), {"repeated": True})
+
+    def _ask(self) -> Any:
+        """Return a trial to evaluate; of an enqueued one that another process has ended meanwhile, the next."""
+        return again(
+            lambda: self._study.ask(self._distributions), also=(self._optuna.exceptions.UpdateFinishedTrialError,)
+        )
+
+    def _tell(self, trial: Any, values: list[float] | None, attributes: Mapping[str, object]) -> bool:
+        """End a trial, with values or as failed; return whether it was ended here.
+
+        Where two processes were given the same trial, it stays as the faster one has ended it.
+        """
+
+        def tell() -> None:
+            for name, value in attributes.items():
+                trial.set_user_attr(name, value)
+            self._study.tell(trial, values, state=self._optuna.trial.TrialState.FAIL if values is None else None)
+
+        try:
+            again(tell)
+        except (ValueError, self._optuna.exceptions.UpdateFinishedTrialError):
+            if not self._trials()[trial.number].state.is_finished():
+                raise
+            return False
+        return True
 
     def _taken(self) -> dict[Assignment, Evaluation | None]:
         """Return what was evaluated, and, without an evaluation, what another process evaluates at this moment."""
         taken: dict[Assignment, Evaluation | None] = dict(self.finished())
         running = self._optuna.trial.TrialState.RUNNING
-        for trial in self._study.get_trials(deepcopy=False, states=(running,)):
+        for trial in self._trials(running):
             begun = trial.datetime_start
             fresh = begun is not None and (datetime.datetime.now() - begun).total_seconds() < _STALE_S
             if fresh and set(trial.params) == set(self._terms.choices.tensors):
@@ -236,13 +225,17 @@ class Proposals:
 
     def _end_broken_off(self) -> None:
         states = self._optuna.trial.TrialState
-        for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        for trial in self._trials(states.RUNNING):
             self._study.tell(trial.number, state=states.FAIL)
 
     def _proposed(self) -> int:
         complete = self._optuna.trial.TrialState.COMPLETE
-        found = self._study.get_trials(deepcopy=False, states=(complete,))
-        return sum(bool(trial.user_attrs.get("proposed")) for trial in found)
+        return sum(bool(trial.user_attrs.get("proposed")) for trial in self._trials(complete))
+
+    def _trials(self, *states: Any) -> list[Any]:
+        """Return the trials in some states, or all."""
+        found: list[Any] = again(lambda: self._study.get_trials(deepcopy=False, states=states or None))
+        return found
 
     def _objectives(self, evaluation: Evaluation) -> list[float]:
         judge = self._terms.judge
@@ -262,7 +255,7 @@ class Proposals:
 
     def _check(self, asked: object, name: str) -> None:
         earlier = self._study.user_attrs.get("bitloop")
-        if earlier is None and not self._study.get_trials(deepcopy=False):
+        if earlier is None and not self._trials():
             self._study.set_user_attr("bitloop", asked)
         elif earlier != asked:
             differs = (
