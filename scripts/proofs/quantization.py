@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bitloop.bench.metrics import wilson
 from bitloop.data import dataset
@@ -26,7 +26,7 @@ FORMATS = ("int4", "int3", "e3m0:fp32", "e2m1:fp32", "int2", "ternary")
 CALIBRATION = 1000
 BIASES = "fp32"
 
-MSE, OUTPUT = ScaleRule.MSE, ScaleRule.OUTPUT
+MSE, OUTPUT, LOSS = ScaleRule.MSE, ScaleRule.OUTPUT, ScaleRule.LOSS
 ADAROUND, QUANTEASE = RoundingSearch.ADAROUND, RoundingSearch.QUANTEASE
 STEPS = {
     "default": PtqOptions(),
@@ -37,6 +37,14 @@ STEPS = {
     "output": PtqOptions(OUTPUT),
     "output, bias, adaround": PtqOptions(OUTPUT, bias_correction=True, rounding=ADAROUND),
     "output, bias, quantease": PtqOptions(OUTPUT, bias_correction=True, rounding=QUANTEASE),
+}
+SCALES = {
+    "default": PtqOptions(),
+    "mse": PtqOptions(MSE),
+    "output": PtqOptions(OUTPUT),
+    "loss": PtqOptions(LOSS),
+    "loss, bias": PtqOptions(LOSS, bias_correction=True),
+    "loss, bias, adaround": PtqOptions(LOSS, bias_correction=True, rounding=ADAROUND),
 }
 _INTERVAL = "At n = 5,000 half a 95 % Wilson interval is 0.3 points at 99 %, 0.5 at 97 %, 0.8 at 90 %, 1.4 at 50 %."
 
@@ -58,7 +66,14 @@ def quantized(network: Network, weights: str, options: PtqOptions, images: Image
     return ptq.quantize(network, parse_recipe(weights, BIASES), calibration=images.pixels, options=options).model
 
 
-def prove_steps(networks: Sequence[str] = NETWORKS, formats: Sequence[str] = FORMATS, suffix: str = "") -> Section:
+def prove_steps(
+    networks: Sequence[str] = NETWORKS,
+    formats: Sequence[str] = FORMATS,
+    suffix: str = "",
+    *,
+    steps: Mapping[str, PtqOptions] = STEPS,
+    title: str = "Each step",
+) -> Section:
     """Measure each step for each network and format."""
     calibration, search = splits()
     rows = []
@@ -68,17 +83,17 @@ def prove_steps(networks: Sequence[str] = NETWORKS, formats: Sequence[str] = FOR
         for text in formats:
             weights = text.replace(":fp32", "") + suffix if suffix else text
             figures = [
-                accuracy(quantized(network, weights, options, calibration), search) for options in STEPS.values()
+                accuracy(quantized(network, weights, options, calibration), search) for options in steps.values()
             ]
             row = (name, f"`{weights}`", f"{fp32:.2f}", *(f"{figure:.2f}" for figure in figures))
             print(*row, file=sys.stderr, flush=True)
             rows.append(row)
     scale = "channel" if suffix else "tensor"
     return Section(
-        f"Each step, one scale a {scale}",
+        f"{title}, one scale a {scale}",
         f"Accuracy in percent on MNIST's search split ({len(search):,} images), biases in fp32, {len(calibration):,} "
         f"calibration images of the train split. {_INTERVAL} The networks are those of the zoo, one seed each.",
-        ("network", "weights", "fp32", *STEPS),
+        ("network", "weights", "fp32", *steps),
         tuple(rows),
         True,
     )
@@ -87,6 +102,11 @@ def prove_steps(networks: Sequence[str] = NETWORKS, formats: Sequence[str] = FOR
 def prove_channels(networks: Sequence[str] = NETWORKS, formats: Sequence[str] = FORMATS) -> Section:
     """Measure the same with one scale a channel."""
     return prove_steps(networks, formats, ":channel")
+
+
+def prove_scales(networks: Sequence[str] = NETWORKS, formats: Sequence[str] = FORMATS) -> Section:
+    """Measure each rule of scales."""
+    return prove_steps(networks, formats, steps=SCALES, title="Each rule of scales")
 
 
 def prove_images(network: str = "mlp", formats: Sequence[str] = ("int4", "int2"), search_limit: int = 5000) -> Section:
@@ -140,7 +160,13 @@ def prove_pruning(network: str = "mlp", weights: str = "int4") -> Section:
     )
 
 
-PROOFS = {"steps": prove_steps, "channels": prove_channels, "images": prove_images, "pruning": prove_pruning}
+PROOFS = {
+    "steps": prove_steps,
+    "scales": prove_scales,
+    "channels": prove_channels,
+    "images": prove_images,
+    "pruning": prove_pruning,
+}
 
 if __name__ == "__main__":
     sys.exit(

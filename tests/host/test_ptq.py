@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
+from scipy.stats import entropy
 from typer.testing import CliRunner
 
 from bitloop.cli.app import app
@@ -22,6 +24,8 @@ from bitloop.network.architecture import Architecture, AveragePool2D, Conv2D, De
 from bitloop.network.network import Network
 from bitloop.quantize import activations, ptq
 from bitloop.quantize.apply import quantize, quantize_tensor
+from bitloop.quantize.loss_scale import divergence, log_probabilities
+from bitloop.quantize.model import Model
 from bitloop.quantize.options import PtqOptions
 from bitloop.quantize.output_error import OutputError, product
 from bitloop.quantize.recipe import parse_recipe
@@ -262,6 +266,51 @@ def test_scales_by_output_error_are_no_worse_than_others(text: str, networks: Ne
     assert errors["output"] <= min(errors["cover"], errors["mse"]) * (1 + 1e-3)
     if text.startswith("int"):
         assert errors["output"] < 0.9 * errors["cover"]
+
+
+def divergence_of(model: Model, network: Network, images: Images) -> float:
+    """Return the mean Kullback-Leibler divergence from binary32, by the exact simulation and scipy."""
+    true, given_ = (
+        softmax(simulate(m, images.pixels).astype(np.float64), axis=1)
+        for m in (quantize(network, parse_recipe("fp32")), model)
+    )
+    return float(entropy(true, given_, axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    "text", ["int4", "int2:channel", "e2m1finite:pow2", "ternary", "ternary:channel", "uint4:affine"]
+)
+def test_scales_by_the_loss_diverge_no_more_than_others(text: str, networks: NetworkOf, drawn_images: Images) -> None:
+    network = networks("cnn")
+    found = {}
+    for rule in ("cover", "mse", "output", "loss"):
+        recipe = parse_recipe("fp32", "fp32", [f"conv2.weights={text}:{rule}"])
+        model = ptq.quantize(network, recipe, calibration=drawn_images.pixels).model
+        found[rule] = divergence_of(model, network, drawn_images)
+    assert found["loss"] <= min(found.values()) + 1e-5
+    if text.startswith("int"):
+        assert found["loss"] < 0.95 * min(found["cover"], found["mse"], found["output"])
+
+
+@pytest.mark.parametrize("biases", ["fp32", "fp32:corrected"])
+def test_the_divergence_that_is_told_is_that_of_the_model(
+    biases: str, networks: NetworkOf, drawn_images: Images
+) -> None:
+    """Of the last layer: all before it are quantized by then."""
+    network = networks("cnn")
+    result = ptq.quantize(network, parse_recipe("int3:loss", biases), calibration=drawn_images.pixels)
+    gains = [gain for gain in result.gains if gain.measure == "divergence"]
+    assert [gain.tensor for gain in gains] == ["conv1.weights", "conv2.weights", "dense1.weights"]
+    assert all(gain.after <= gain.before for gain in gains)
+    assert gains[-1].after == pytest.approx(divergence_of(result.model, network, drawn_images), rel=1e-4)
+    assert gains[-1].after < divergence_of(quantize(network, parse_recipe("int3", "fp32")), network, drawn_images) / 2
+
+
+def test_divergence_by_hand() -> None:
+    """Of probabilities 1/2, 1/2 against 1/4, 3/4: (ln 2 + ln 2/3) / 2 = ln(4/3) / 2."""
+    even, other = (log_probabilities(np.log(np.array([p], np.float32))) for p in ((0.5, 0.5), (0.25, 0.75)))
+    assert divergence(even, other) == pytest.approx(math.log(4 / 3) / 2, abs=1e-7)
+    assert divergence(even, even) == 0
 
 
 def test_what_takes_no_images_is_as_without(networks: NetworkOf, drawn_images: Images) -> None:

@@ -144,6 +144,7 @@ def test_formats_with_a_wide_range_keep_elements_small() -> None:
         ("e3m1:mse:fp32", "e3m1:mse"),
         ("int4:cover", "int4"),
         ("int4:output:adaround:prune=0.05", "int4:output:prune=0.05:adaround"),
+        ("int4:loss:pow2", "int4:pow2:loss"),
         ("int4:quantease:prune=1e-3", "int4:prune=0.001:quantease"),
         ("int4:prune=0", "int4"),
         ("int8:corrected", "int8:corrected"),
@@ -179,6 +180,7 @@ def test_recipes_say_what_only_weights_or_biases_have() -> None:
     for weights, biases, message in (
         ("int4:corrected", None, "weights cannot be 'corrected'"),
         ("int4", "int8:output", "biases cannot have 'output'"),
+        ("int4", "int8:loss", "biases cannot have 'loss'"),
         ("int4", "int8:adaround", "biases cannot have 'adaround'"),
     ):
         with pytest.raises(FormatError, match=message):
@@ -190,6 +192,11 @@ def test_recipes_say_what_only_weights_or_biases_have() -> None:
 
 
 def test_a_recipe_that_takes_images_is_refused_without(networks) -> None:
-    for weights, biases in (("int4:output", "fp32"), ("int4:adaround", "fp32"), ("int4", "fp32:corrected")):
+    for weights, biases in (
+        ("int4:output", "fp32"),
+        ("int4:loss", "fp32"),
+        ("int4:adaround", "fp32"),
+        ("int4", "fp32:corrected"),
+    ):
         with pytest.raises(FormatError, match=r"dense1\.(weights|biases).*takes calibration images"):
             quantize(networks("mlp8k"), parse_recipe(weights, biases))

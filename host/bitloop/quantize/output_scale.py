@@ -29,6 +29,11 @@ def by_rule(name: str, values: F32, spec: TensorSpec, rule: ScaleRule) -> Quanti
     return quantize_tensor(name, values, replace(spec, rule=rule, search=RoundingSearch.NONE, corrected=False))
 
 
+def plain_spec(spec: TensorSpec) -> TensorSpec:
+    """Return a spec as elements are encoded to once the scale is there: to nearest, each for itself."""
+    return replace(spec, rule=ScaleRule.COVER, search=RoundingSearch.NONE)
+
+
 def least_output_error(name: str, values: F32, exact: F64, spec: TensorSpec, error: OutputError) -> QuantizedTensor:
     """Quantize a tensor to nearest, with the scale (of each channel) that lets the layer's output err least.
 
@@ -47,7 +52,7 @@ def least_output_error(name: str, values: F32, exact: F64, spec: TensorSpec, err
     cover = best.scales
     assert cover is not None
     best_errors = _errors(best, error)
-    plain = replace(spec, rule=ScaleRule.COVER, search=RoundingSearch.NONE)
+    plain = plain_spec(spec)
 
     def offer(candidate: QuantizedTensor) -> None:
         nonlocal best, best_errors

@@ -7,18 +7,19 @@ network gives in binary32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bitloop.errors import UsageError
-from bitloop.network.architecture import Conv2D, Dense
+from bitloop.network.architecture import Conv2D, Dense, Layer
 from bitloop.network.network import Network
 from bitloop.quantize import activations
 from bitloop.quantize.activations import F32, F64, Linear
 from bitloop.quantize.apply import pruned, quantize_tensor
+from bitloop.quantize.loss_scale import Loss, divergence, forward, least_divergence, log_probabilities
 from bitloop.quantize.model import Model, QuantizedTensor
 from bitloop.quantize.options import PtqOptions
 from bitloop.quantize.output_error import OutputError
@@ -117,6 +118,7 @@ class _Walk:
     def __init__(self, network: Network, recipe: Recipe) -> None:
         self._network = network
         self._recipe = recipe
+        self._probabilities: F64 | None = None  # logarithms of them, in binary32; where a scale goes by them
         self.tensors: dict[str, QuantizedTensor] = {}
         self.gains: list[Gain] = []
 
@@ -126,11 +128,15 @@ class _Walk:
         owners = {name.rpartition(".")[0] for name in needing}
         end = 1 + max(number for number, layer in enumerate(layers) if layer.name in owners)
         reference = quantized = activations.from_pixels(pixels)
+        if any(self._recipe.spec_for(name).rule is ScaleRule.LOSS for name in needing):
+            self._probabilities = log_probabilities(forward(self._network, layers, reference))
         for number, layer in enumerate(layers[:end]):
             if progress is not None:
                 progress("layers", number, end)
             if isinstance(layer, Dense | Conv2D):
-                reference, quantized = self._layer(layer, reference, quantized, last=number == end - 1)
+                reference, quantized = self._layer(
+                    layer, reference, quantized, last=number == end - 1, behind=layers[number + 1 :]
+                )
             else:
                 same = quantized is reference
                 reference = activations.other(layer, reference)
@@ -138,7 +144,9 @@ class _Walk:
         if progress is not None:
             progress("layers", end, end)
 
-    def _layer(self, layer: Linear, reference: F32, quantized: F32, *, last: bool) -> tuple[F32, F32]:
+    def _layer(
+        self, layer: Linear, reference: F32, quantized: F32, *, last: bool, behind: Sequence[Layer]
+    ) -> tuple[F32, F32]:
         """Quantize a layer; return its output in binary32 and quantized, unless nothing needs them."""
         parameters = self._network.parameters
         weights_name, biases_name = f"{layer.name}.weights", f"{layer.name}.biases"
@@ -148,13 +156,24 @@ class _Walk:
         error = None
         if corrected or spec.calibrated:
             error = OutputError.of(layer, weights, (reference, quantized), centred=corrected)
-        tensor = self.tensors[weights_name] = self._weights(weights_name, parameters[weights_name], spec, error)
+        biases = parameters[biases_name].astype(np.float64) if layer.use_bias else None
+
+        def shift(values: F64) -> F64 | None:
+            return error.mean_shift(values.reshape(-1, values.shape[-1])) if corrected and error is not None else None
+
+        def loss(tensor: QuantizedTensor) -> float:
+            values = tensor.values().astype(np.float64)
+            shifted = biases if biases is None or (by := shift(values)) is None else biases + by
+            given = activations.linear(layer, quantized, values, shifted)
+            assert self._probabilities is not None
+            return divergence(self._probabilities, log_probabilities(forward(self._network, behind, given)))
+
+        tensor = self._weights(weights_name, parameters[weights_name], spec, error, loss)
+        self.tensors[weights_name] = tensor
         values = tensor.values().astype(np.float64)
-        biases = stands_for = None
+        stands_for = None
         if layer.use_bias:
-            biases = parameters[biases_name].astype(np.float64)
-            shift = error.mean_shift(values.reshape(-1, values.shape[-1])) if corrected and error is not None else None
-            self.tensors[biases_name] = self._biases(biases_name, parameters[biases_name], shift)
+            self.tensors[biases_name] = self._biases(biases_name, parameters[biases_name], shift(values))
             stands_for = self.tensors[biases_name].values().astype(np.float64)
         if last:
             return reference, quantized
@@ -163,7 +182,9 @@ class _Walk:
             activations.linear(layer, quantized, values, stands_for),
         )
 
-    def _weights(self, name: str, values: F32, spec: TensorSpec, error: OutputError | None) -> QuantizedTensor:
+    def _weights(
+        self, name: str, values: F32, spec: TensorSpec, error: OutputError | None, loss: Loss
+    ) -> QuantizedTensor:
         """Quantize a layer's weights."""
         if not spec.calibrated or error is None:
             return quantize_tensor(name, values, spec)
@@ -172,6 +193,9 @@ class _Walk:
         if spec.rule is ScaleRule.OUTPUT:
             tensor = least_output_error(name, values, exact, spec, error)
             self._note("scale", error, before, tensor)
+        if spec.rule is ScaleRule.LOSS:
+            tensor = least_divergence(name, values, exact, spec, error=error, loss=loss)
+            self.gains.append(Gain(name, "scale", "divergence", loss(before), loss(tensor)))
         if spec.search is not RoundingSearch.NONE:
             frozen = np.abs(values.astype(np.float64)) < spec.prune
             before, tensor = tensor, replace(tensor, codes=search(tensor, exact, frozen, error, spec.search))

@@ -9,7 +9,7 @@ from typing import Any
 
 from bitloop.errors import FormatError
 from bitloop.numeric.formats import close_matches
-from bitloop.quantize.spec import RoundingSearch, ScaleRule, TensorSpec, parse_tensor_spec
+from bitloop.quantize.spec import RoundingSearch, TensorSpec, parse_tensor_spec
 from bitloop.spec import Granularity
 
 BIASES_SUFFIX = ".biases"
@@ -102,8 +102,8 @@ def parse_recipe(weights: str, biases: str | None = None, overrides: Sequence[st
 
 def _check_biases(what: str, spec: TensorSpec) -> None:
     _refuse_channels(what, spec)
-    if spec.rule is ScaleRule.OUTPUT or spec.search is not RoundingSearch.NONE:
-        token = spec.rule.value if spec.rule is ScaleRule.OUTPUT else spec.search.value
+    if spec.rule.takes_images or spec.search is not RoundingSearch.NONE:
+        token = spec.rule.value if spec.rule.takes_images else spec.search.value
         raise FormatError(
             f"{what} cannot have {token!r} ({spec}): a bias is added to the output as it is, so its own error is the "
             "output's; take 'mse', or leave it out"

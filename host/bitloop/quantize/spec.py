@@ -32,6 +32,13 @@ class ScaleRule(str, Enum):
     """The least squared error of the tensor; what is large may clip."""
     OUTPUT = "output"
     """The least squared error of the layer's output on calibration images."""
+    LOSS = "loss"
+    """The least divergence of the network's probabilities from binary32's on calibration images."""
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it takes calibration images."""
+        return self in (ScaleRule.OUTPUT, ScaleRule.LOSS)
 
 
 class RoundingSearch(str, Enum):
@@ -138,14 +145,15 @@ class TensorSpec:
     @property
     def calibrated(self) -> bool:
         """Whether it takes calibration images to quantize to it."""
-        return self.corrected or self.rule is ScaleRule.OUTPUT or self.search is not RoundingSearch.NONE
+        return self.corrected or self.rule.takes_images or self.search is not RoundingSearch.NONE
 
     def for_biases(self) -> TensorSpec:
         """Return what biases have in common with the weights: one scale a tensor, nothing pruned, no rounding search.
 
-        A bias is added to the output as it is, so its own squared error is the output's: ``output`` becomes ``mse``.
+        A bias is added to the output as it is, so its own squared error is the output's: what takes calibration images
+        becomes ``mse``.
         """
-        rule = ScaleRule.MSE if self.rule is ScaleRule.OUTPUT else self.rule
+        rule = ScaleRule.MSE if self.rule.takes_images else self.rule
         return replace(self, granularity=Granularity.TENSOR, rule=rule, prune=0.0, search=RoundingSearch.NONE)
 
 
