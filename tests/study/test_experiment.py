@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -260,6 +261,8 @@ def test_without_an_opening_the_vault_stays_shut(study: Study, tmp_path: Path, m
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     assert [one["name"] for one in document["tables"]] == ["grid-zoo-weights", "grid-winners"]
+    # Nobody looks, so a line says when a stage begins.
+    assert len(re.findall(r"^\d\d:\d\d:\d\d grid: zoo-weights-search, .+ \(\d+\)$", result.stderr, re.M)) >= 1
     assert not (tmp_path / "state").exists()
     assert not (tmp_path / "sealed.out" / "registered.json").exists()
     assert (tmp_path / "sealed.out" / "study.html").exists()

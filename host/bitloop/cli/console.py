@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -138,8 +139,13 @@ def print_table(
 
 
 @contextmanager
-def progress() -> Iterator[Step]:
-    """Show progress bars on stderr, one a stage, if someone looks; gives a function of stage, done and total."""
+def progress(*, many: bool = False) -> Iterator[Step]:
+    """Show progress bars on stderr, one a stage, if someone looks; gives a function of stage, done and total.
+
+    Args:
+        many: there are more stages than a screen has lines, and they take long: a bar goes once its stage is done, and
+            where nobody looks, a line says when a stage begins.
+    """
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -154,7 +160,10 @@ def progress() -> Iterator[Step]:
     def step(stage: str, done: int, total: int) -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage.ljust(10), total=total or None)
-        bars.update(tasks[stage], completed=done, total=total or None)
+            if many and bars.disable:
+                said = f"{datetime.now().astimezone():%H:%M:%S} {stage}" + (f" ({total:,})" if total else "")
+                ERR.print(Text(said), highlight=False, soft_wrap=True)
+        bars.update(tasks[stage], completed=done, total=total or None, visible=not (many and total and done >= total))
 
     with bars:
         yield step

@@ -53,7 +53,7 @@ def study(
         ]
         console.print_table(declared.title, ("", ""), rows)
         return
-    with console.progress() as step:
+    with console.progress(many=True) as step:
         found = run_study(
             declared,
             out or file.with_suffix(".out"),
