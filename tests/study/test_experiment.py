@@ -27,6 +27,7 @@ from bitloop.quantize.apply import quantize
 from bitloop.quantize.recipe import Recipe, parse_recipe
 from bitloop.report.experiment_page import render_study, write_study_page
 from bitloop.simulate.reference import labels, simulate
+from bitloop.study.experiment.comparisons import words_of
 from bitloop.study.experiment.experiment import Study, StudyOptions, run_study
 from bitloop.study.experiment.file import read_study
 from bitloop.study.experiment.tables import to_markdown
@@ -352,3 +353,21 @@ def test_a_search_chooses_the_smallest_candidate_that_holds_with_every_seed(stud
             recipe = one.search.candidates[expected].recipe
             assert one.tried == expected + 1
             assert [choice.recipe for choice in one.choices] == [recipe, recipe]
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "overrides", "words"),
+    [
+        ("int4", "e4m3", [], "int4, biases e4m3"),
+        ("int4", "e4m3", ["b.weights=int8"], "int4, b.weights int8, biases e4m3"),
+        ("fp32", "fp32", ["b.weights=int8", "a.weights=int4"], "a.weights int4, b.weights int8, biases fp32"),
+        (
+            "fp32",
+            "e4m3",
+            ["b.weights=int8", "a.weights=int4", "a.biases=int2"],
+            "a.weights int4, b.weights int8, a.biases int2",
+        ),
+    ],
+)
+def test_formats_in_words(weights: str, biases: str, overrides: list[str], words: str) -> None:
+    assert words_of(parse_recipe(weights, biases, overrides), ["a.weights", "a.biases", "b.weights"]) == words

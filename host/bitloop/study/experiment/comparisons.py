@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bitloop.quantize.apply import quantize
-from bitloop.quantize.recipe import Recipe, parse_recipe
+from bitloop.quantize.recipe import BIASES_SUFFIX, Recipe, parse_recipe
 from bitloop.study.experiment.choice import Choice
 from bitloop.study.experiment.context import Context
 from bitloop.study.experiment.file import Comparison, Entry
@@ -66,7 +66,11 @@ def compare_sides(comparison: Comparison, instances: Mapping[str, Sequence[Insta
         for instance in instances[entry.network]:
             recipe = recipe_of_entry(entry, instance)
             model = quantize(instance.network, recipe)
-            choices.append(Choice(comparison.name, None, instance, recipe, words_of(recipe), model))
+            choices.append(
+                Choice(
+                    comparison.name, None, instance, recipe, words_of(recipe, tuple(instance.network.parameters)), model
+                )
+            )
             found.append((context.measures.of(model, context.search), context.measures.of(model, context.confirm)))
             done += 1
             context.step(comparison.name, done, total)
@@ -81,11 +85,23 @@ def recipe_of_entry(entry: Entry, instance: Instance) -> Recipe:
     return parse_recipe(entry.weights or "fp32", entry.biases, entry.set)
 
 
-def words_of(recipe: Recipe) -> str:
-    """Return a recipe for people."""
-    texts = recipe.to_dict()
-    overrides = "".join(f", {name} {spec}" for name, spec in texts["overrides"].items())
-    return f"{texts['weights']}, biases {texts['biases']}{overrides}"
+def words_of(recipe: Recipe, tensors: Sequence[str]) -> str:
+    """Return a recipe for people: what weights and biases have, then each tensor that has something else.
+
+    Args:
+        recipe: of formats.
+        tensors: names of the network's, in their order; where the recipe names all weights, or all biases, what the
+            others would have is left out.
+    """
+    parts = []
+    for spec, noun, mine in (
+        (recipe.weights, "", [name for name in tensors if not name.endswith(BIASES_SUFFIX)]),
+        (recipe.biases, "biases ", [name for name in tensors if name.endswith(BIASES_SUFFIX)]),
+    ):
+        if not all(name in recipe.overrides for name in mine):
+            parts.append(f"{noun}{spec}")
+        parts += [f"{name} {recipe.overrides[name]}" for name in mine if name in recipe.overrides]
+    return ", ".join(parts)
 
 
 def comparison_table(comparison: Comparison, sides: Sequence[Side]) -> Table:

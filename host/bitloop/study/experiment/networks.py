@@ -139,6 +139,8 @@ def provide(
     if missing:
         made(folder)
         done = len(plans) - len(missing)
+        if progress is not None:
+            progress("networks", done, len(plans))
         at_once = min(len(missing), max(1, processes or os.cpu_count() or 1))
         for label in measure_all(_Training(str(folder), at_once == 1), missing, processes=at_once):
             done += 1

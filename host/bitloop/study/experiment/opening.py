@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bitloop.bench.files import write_file
 from bitloop.data.dataset import Dataset, Images
@@ -129,7 +130,7 @@ class SealedTest:
                 before = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise DataError(f"the test set was opened, but {path} cannot be read: {error}") from error
-            if before != document:
+            if _identity(before) != _identity(document):
                 raise UsageError(
                     f"the test set was opened for what {path} registers, and now other MODELs are chosen: whoever saw "
                     "its figures cannot choose anew. Go back to the study's file of then, or begin another --out and "
@@ -137,6 +138,12 @@ class SealedTest:
                 )
             return
         write_file(path, (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _identity(document: dict[str, Any]) -> object:
+    """Return what a registration says but for the words in which formats are told; the hashes say which MODELs."""
+    models = document.get("models", [])
+    return {**document, "models": [{**model, "formats": None} for model in models]}
 
 
 def _subjects(choices: Sequence[Choice]) -> list[tuple[Registered, Choice | None, Model]]:

@@ -100,9 +100,9 @@ def _chosen(
                 break
         else:
             recipe = candidate.recipe
+            words = words_of(recipe, tuple(instances[0].network.parameters))
             choices = tuple(
-                Choice(entry.name, margin, one, recipe, words_of(recipe), quantize(one.network, recipe))
-                for one in instances
+                Choice(entry.name, margin, one, recipe, words, quantize(one.network, recipe)) for one in instances
             )
             here = tuple(context.measures.of(choice.model, context.search) for choice in choices)
             return Found(margin, search, tuple(instances), tried, choices, here, tuple(there), tuple(losses))
