@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitloop.quantize.apply import quantize
-from bitloop.quantize.recipe import parse_recipe
+from bitloop.quantize.recipe import Recipe, parse_recipe
+from bitloop.study.evaluate import Evaluator
 from bitloop.study.experiment.choice import Choice
 from bitloop.study.experiment.comparisons import words_of
 from bitloop.study.experiment.context import Context
@@ -86,27 +87,47 @@ def run_searches(entry: SearchEntry, instances: Sequence[Instance], context: Con
 def _chosen(
     entry: SearchEntry, margin: float, search: Search, instances: Sequence[Instance], context: Context
 ) -> Found:
-    floating = [context.measures.of(quantize(one.network, parse_recipe("fp32")), context.confirm) for one in instances]
+    others = [_OnConfirm(one, context, len(search.candidates)) for one in instances[1:]]
+    none = Found(margin, search, tuple(instances), len(search.candidates), (), (), (), ())
     for tried, candidate in enumerate(search.candidates, start=1):
         context.step(f"{entry.name}: {margin:g} points, with every seed", tried, len(search.candidates))
-        if not candidate.is_confirmed:
-            continue
-        there: list[Measure] = []
-        losses: list[Comparison] = []
-        for instance, base in zip(instances, floating, strict=True):
-            there.append(context.measures.of(quantize(instance.network, candidate.recipe), context.confirm))
-            losses.append(compare(base.right, there[-1].right))
-            if not losses[-1].is_non_inferior(margin / 100):
-                break
-        else:
-            recipe = candidate.recipe
-            words = words_of(recipe, tuple(instances[0].network.parameters))
-            choices = tuple(
-                Choice(entry.name, margin, one, recipe, words, quantize(one.network, recipe)) for one in instances
-            )
-            here = tuple(context.measures.of(choice.model, context.search) for choice in choices)
-            return Found(margin, search, tuple(instances), tried, choices, here, tuple(there), tuple(losses))
-    return Found(margin, search, tuple(instances), len(search.candidates), (), (), (), ())
+        if candidate.is_confirmed and all(one.loss(candidate.recipe).is_non_inferior(margin / 100) for one in others):
+            return _measured(entry.name, replace(none, tried=tried), candidate.recipe, context)
+    return none
+
+
+class _OnConfirm:
+    """A network's losses on the confirm split: labels alone, which are exact; what is chosen is measured in full."""
+
+    def __init__(self, instance: Instance, context: Context, uses: int) -> None:
+        self._network, self._images = instance.network, context.confirm
+        base = quantize(instance.network, parse_recipe("fp32"))
+        self._evaluator = Evaluator(base, self._images.pixels, uses=uses)
+        self._floating = self._evaluator.score(base, self._images.labels).right
+
+    def loss(self, recipe: Recipe) -> Comparison:
+        """Return what formats lose against binary32."""
+        found = self._evaluator.score(quantize(self._network, recipe), self._images.labels)
+        return compare(self._floating, found.right)
+
+
+def _measured(name: str, found: Found, recipe: Recipe, context: Context) -> Found:
+    """Return what was found with a recipe chosen, and measured in full with every seed."""
+    choices, here, there, losses = [], [], [], []
+    for one in found.instances:
+        words = words_of(recipe, tuple(one.network.parameters))
+        choices.append(Choice(name, found.margin, one, recipe, words, quantize(one.network, recipe)))
+        floating = context.measures.of(quantize(one.network, parse_recipe("fp32")), context.confirm)
+        here.append(context.measures.of(choices[-1].model, context.search))
+        there.append(context.measures.of(choices[-1].model, context.confirm))
+        losses.append(compare(floating.right, there[-1].right))
+    return replace(
+        found,
+        choices=tuple(choices),
+        search_measures=tuple(here),
+        confirm_measures=tuple(there),
+        losses=tuple(losses),
+    )
 
 
 def search_table(name: str, found: Sequence[Found]) -> Table:
