@@ -382,7 +382,7 @@ from bitloop.study.search.search import SearchOptions, run_search
 
 if __name__ == "__main__":
     network, data = load_network("mlp-digits"), load("digits")
-    weights = ("int2:mse", "int3", "int4", "int5", "int6", "int8")
+    weights = ("int2:mse", "int3", "int4", "int6", "int8")
     options = SearchOptions(choices=choices_of(network, weights=weights, biases=("int4", "fp16")), margin=0.05,
                             processes=1)
     run_search(network, data.split(Split.SEARCH), data.split(Split.CONFIRM), options, Path(sys.argv[1]))
@@ -408,12 +408,12 @@ def test_going_on_after_a_signal(tmp_path: Path) -> None:
             process.kill()
         _, said = process.communicate(timeout=60)
         kept = path.read_bytes().splitlines()
-        assert 0 < len(kept) < 1728
+        assert 0 < len(kept) < 1000
         assert not (out / "result.json").exists()
         if name == "SIGINT":
             assert f"Interrupted: interrupted after {len(kept):,} evaluations" in said
     subprocess.run([*command, str(out)], check=True, timeout=200)
-    assert len(set((out / "evaluations.jsonl").read_bytes().splitlines())) == 1728
+    assert len(set((out / "evaluations.jsonl").read_bytes().splitlines())) == 1000
     assert (out / "evaluations.jsonl").read_bytes().splitlines()[: len(kept)] == kept
     subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=200)
     assert (out / "result.json").read_bytes() == (tmp_path / "whole/result.json").read_bytes()
