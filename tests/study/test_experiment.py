@@ -21,7 +21,7 @@ from bitloop.cli.app import app
 from bitloop.data.dataset import load
 from bitloop.data.splits import Split
 from bitloop.data.vault import Vault, read_log
-from bitloop.errors import DisagreementError, UsageError
+from bitloop.errors import DataError, DisagreementError, UsageError
 from bitloop.network.network import Network, load_network
 from bitloop.quantize.apply import quantize
 from bitloop.quantize.recipe import Recipe, parse_recipe
@@ -305,6 +305,28 @@ def test_once_the_vault_was_opened_nothing_else_can_be_registered_even_without_a
     (tmp_path / "other.toml").write_text(OTHER)
     with pytest.raises(UsageError, match=r"test set was opened for what .* registers"):
         run_study(read_study(tmp_path / "other.toml"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"models": [3]}', '{"models": 3}'])
+def test_a_registration_that_cannot_be_read_is_named(study: Study, home: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(study.folder, tmp_path / "out")
+    (tmp_path / "out" / "registered.json").write_text(content)
+    with pytest.raises(DataError, match=r"test set was opened, but .*registered\.json cannot be read"):
+        run_study(read_study(home / "quick.toml"), tmp_path / "out")
+
+
+def test_a_registration_holds_whatever_the_words_for_its_formats(study: Study, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(study.folder, tmp_path / "out")
+    path = tmp_path / "out" / "registered.json"
+    document = json.loads(path.read_text())
+    for model in document["models"]:
+        model["formats"] = "in other words"
+    path.write_text(json.dumps(document))
+    run_study(read_study(home / "quick.toml"), tmp_path / "out")
+    document["models"][0]["model_sha256"] = "ab" * 32
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="other MODELs are chosen"):
+        run_study(read_study(home / "quick.toml"), tmp_path / "out")
 
 
 def test_checking_a_file_does_nothing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,26 @@ def test_processes_that_run_at_the_same_moment_share_a_study(tmp_path: Path) -> 
     assert all(json.loads(t.user_attrs["evaluation"]) for t in done if not t.user_attrs.get("repeated"))
 
 
+def test_a_storage_that_is_lost_is_named(tmp_path: Path) -> None:
+    choices = Choices(("a.weights",), (("int3", "int4"),))
+    url = f"sqlite:///{tmp_path}/shared.db"
+    proposals = Proposals(
+        choices,
+        Judge(1000, 0.01),
+        ("bytes",),
+        lambda one: [one.total_bytes],
+        asked={},
+        read=lambda text, where: pytest.fail("nothing was evaluated"),
+        storage=url,
+        name="s",
+        seed=0,
+    )
+    assert proposals.finished() == {}
+    (tmp_path / "shared.db").write_bytes(b"no database " * 1000)
+    with pytest.raises(UsageError, match=r"storage of the study does not answer .* the same command goes on"):
+        proposals.finished()
+
+
 def test_a_trial_that_was_changed_is_refused(search: Run, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
     search("one", storage=url, trials=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from bitloop.errors import BitloopError, Interrupted
 __all__ = [
     "ERR",
     "OUT",
+    "command_line",
     "configure",
     "handled",
     "print_json",
@@ -136,6 +138,11 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     OUT.print(table, soft_wrap=False)
+
+
+def command_line() -> str:
+    """Return the command that was given, as one could type it again."""
+    return shlex.join(["bitloop", *sys.argv[1:]])
 
 
 @contextmanager

@@ -1,14 +1,36 @@
-"""How a device is measured beside the host, as options say it."""
+"""What commands that talk to devices share: how long to wait, what a device says, how it is measured."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bitloop.cli import console
+
 if TYPE_CHECKING:
+    from bitloop.link.channel import Timing
     from bitloop.study.device import DeviceOptions
 
-__all__ = ["device_options"]
+__all__ = ["device_options", "say_log", "say_raw", "timing_of"]
+
+
+def timing_of(timeout: float | None) -> Timing | None:
+    """Return how long to wait for what."""
+    from bitloop.link.channel import Timing  # noqa: PLC0415 - numpy
+
+    return None if timeout is None else Timing(timeout, timeout, timeout)
+
+
+def say_log(_: int, text: str) -> None:
+    """Show a line that the device logs."""
+    console.say(f"device: {text}")
+
+
+def say_raw(data: bytes) -> None:
+    """Show what the device sends outside of frames."""
+    from bitloop.hello import printable  # noqa: PLC0415 - numpy
+
+    console.say(f"device, no frame: {printable(data.strip())}")
 
 
 def device_options(
@@ -33,10 +55,11 @@ def device_options(
     if url is None:
         return None
     from bitloop.bench.options import RunOptions  # noqa: PLC0415 - numpy
-    from bitloop.cli.commands.run import command_line, say_log, say_raw, timing_of  # noqa: PLC0415 - beside the rest
     from bitloop.study.device import DeviceOptions  # noqa: PLC0415 - numpy
 
-    run = RunOptions(per_layer=False, baud=baud, max_baud=max_baud, timing=timing_of(timeout), command=command_line())
+    run = RunOptions(
+        per_layer=False, baud=baud, max_baud=max_baud, timing=timing_of(timeout), command=console.command_line()
+    )
     return DeviceOptions(
         url=url,
         images=images,

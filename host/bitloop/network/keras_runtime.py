@@ -71,7 +71,10 @@ def _without_greetings() -> Iterator[None]:
         yield
         return
     own = sys.stderr
-    with tempfile.TemporaryFile() as greetings, os.fdopen(kept, "w", closefd=True) as terminal:
+    with (
+        tempfile.TemporaryFile() as greetings,
+        os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace") as terminal,
+    ):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if own.fileno() == 2:
                 own.flush()

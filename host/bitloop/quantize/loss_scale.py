@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ def least_divergence(
     def offer(candidate: QuantizedTensor) -> None:
         nonlocal best, least
         found = loss(candidate)
-        if found < least:
+        if found < least or math.isnan(least):
             best, least = candidate, found
 
     for rule in (ScaleRule.MSE, ScaleRule.COVER):

@@ -93,9 +93,8 @@ def _cards(study: Study) -> list[Card]:
         ),
     ]
     if study.on_devices:
-        what = "no device" if not kinds else "chips and simulated devices" if len(kinds) > 1 else ""
-        what = what or ("simulated devices" if kinds == {True} else "chips")
-        notes = ("bit-identical to the host", what)
+        names = [name for simulated, name in ((False, "chips"), (True, "simulated devices")) if simulated in kinds]
+        notes = ("bit-identical to the host", " and ".join(names) or "no device")
         cards.append(Card("On devices", f"{words.count(exact)} images", notes))
     return cards
 

@@ -56,7 +56,6 @@ def atlas(
     Writes atlas.json, points.jsonl (as points are done), points.csv, result.json and atlas.html; with --device also
     device.jsonl. Exits with 3 if device and host disagree.
     """
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.report.atlas_page import write_atlas_page  # noqa: PLC0415 - numpy
     from bitloop.study.atlas import AtlasOptions, run_atlas  # noqa: PLC0415 - numpy
     from bitloop.study.bit_positions import check_choice  # noqa: PLC0415 - numpy
@@ -75,7 +74,7 @@ def atlas(
                 share=share,
                 seed=seed,
                 checked_images=verify,
-                command=command_line(),
+                command=console.command_line(),
                 device=device_options(
                     device, device_images, baud=baud, max_baud=max_baud, timeout=timeout, with_latency=False
                 ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitloop.cli import console, options, sources
-from bitloop.cli.commands.run import command_line, end
+from bitloop.cli.commands.run import end
 from bitloop.errors import DataError, ToolchainError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def run_jobs(
                 device,
                 chosen.images.first(min(limits)) if limits else chosen.images,
                 out_dir=root / job.folder,
-                options=RunOptions(command=command_line(), placement=placement),
+                options=RunOptions(command=console.command_line(), placement=placement),
                 vault=chosen.openings,
                 progress=step,
             )

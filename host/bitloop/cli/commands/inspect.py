@@ -49,7 +49,6 @@ def inspect(
     as_json: options.Json = False,
 ) -> None:
     """Show a MODEL's tensors, formats, bytes and hash, the entropy of its codes, and what quantization did to each."""
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.quantize.inspection import inspect_model  # noqa: PLC0415 - numpy
     from bitloop.report.inspect_page import check_page, write_inspect_page  # noqa: PLC0415 - numpy
 
@@ -65,7 +64,7 @@ def inspect(
         )
     if page is not None:
         source = model if network is not None or known is None else f"{model}, quantized on the fly"
-        write_inspect_page(found, page, source=source, command=command_line())
+        write_inspect_page(found, page, source=source, command=console.command_line())
     if as_json:
         document = {"path": model, **model_document(loaded), "entropy": entropy_document(loaded)}
         console.print_json({**document, "quality": found.document(), **({} if page is None else {"page": str(page)})})

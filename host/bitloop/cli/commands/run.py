@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +11,13 @@ from urllib.parse import urlsplit
 import typer
 
 from bitloop.cli import console, options, sources
+from bitloop.cli.devices import say_log, say_raw, timing_of
 from bitloop.cli.tables import print_record
 from bitloop.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from bitloop.bench.options import LineOptions
     from bitloop.bench.record import RunRecord
-    from bitloop.link.channel import Timing
 
 DEFAULT_DEVICE = "sim://native"
 _OF_A_RESUME = {"resume", "device", "data", "baud", "max_baud", "coded", "timeout", "reconnect", "as_json"}
@@ -113,7 +111,7 @@ def run(
                 timing=timing_of(timeout),
                 reconnect_s=reconnect,
                 force=force,
-                command=command_line(),
+                command=console.command_line(),
             ),
             vault=chosen.openings,
             data=place_of(data or default_data),
@@ -172,30 +170,11 @@ def line_of(line: LineOptions, given: dict[str, Any]) -> LineOptions:
     )
 
 
-def timing_of(timeout: float | None) -> Timing | None:
-    """Return how long to wait for what."""
-    from bitloop.link.channel import Timing  # noqa: PLC0415 - numpy
-
-    return None if timeout is None else Timing(timeout, timeout, timeout)
-
-
 def place_of(data: str) -> str:
     """Return where data is, so that it is found from any other directory too."""
     from bitloop.data.dataset import DATASETS  # noqa: PLC0415 - numpy
 
     return data if data in DATASETS else str(Path(data).absolute())
-
-
-def say_log(_: int, text: str) -> None:
-    """Show a line that the device logs."""
-    console.say(f"device: {text}")
-
-
-def say_raw(data: bytes) -> None:
-    """Show what the device sends outside of frames."""
-    from bitloop.hello import printable  # noqa: PLC0415 - numpy
-
-    console.say(f"device, no frame: {printable(data.strip())}")
 
 
 def show(record: RunRecord, directory: Path, *, as_json: bool) -> None:
@@ -240,8 +219,3 @@ def default_directory(model: str, device: str) -> Path:
     while path.exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
     return path
-
-
-def command_line() -> str:
-    """Return the command that was given, as one could type it again."""
-    return shlex.join(["bitloop", *sys.argv[1:]])

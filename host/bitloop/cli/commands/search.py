@@ -88,7 +88,6 @@ def search(
     Up to four layers with parameters the whole grid is evaluated, so that the smallest of it is found for certain.
     Writes search.json, evaluations.jsonl (as they are done), result.json, candidates.csv, search.html and winner.blm.
     """
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.report.search_page import write_search_page  # noqa: PLC0415 - numpy
     from bitloop.study.search.choices import choices_of  # noqa: PLC0415 - numpy
     from bitloop.study.search.search import SearchOptions, plan_search, run_search  # noqa: PLC0415 - numpy
@@ -114,7 +113,7 @@ def search(
         processes=jobs,
         device=device_options(device, device_images, baud=baud, max_baud=max_baud),
         device_candidates=device_candidates,
-        command=command_line(),
+        command=console.command_line(),
     )
     planned = plan_search(loaded, asked)
     console.say(plan_words(planned))

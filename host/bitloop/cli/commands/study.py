@@ -34,7 +34,6 @@ def study(
 
     Writes study.json, study.md, study.html and tables/*.csv; what is done is kept, and an interrupted study goes on.
     """
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.report.experiment_page import write_study_page  # noqa: PLC0415 - numpy
     from bitloop.study.experiment.experiment import StudyOptions, run_study  # noqa: PLC0415 - numpy
     from bitloop.study.experiment.file import read_study  # noqa: PLC0415 - numpy
@@ -57,7 +56,7 @@ def study(
         found = run_study(
             declared,
             out or file.with_suffix(".out"),
-            options=StudyOptions(data=data, processes=jobs, command=command_line()),
+            options=StudyOptions(data=data, processes=jobs, command=console.command_line()),
             progress=step,
         )
     page = write_study_page(found)

@@ -80,7 +80,6 @@ def sweep(
     Without any of --exponents, --mantissas, --ints and --formats the grid is E 1-8 × M 0-10. Writes sweep.json,
     cells.jsonl (as cells are done), cells.csv, result.json and sweep.html.
     """
-    from bitloop.cli.commands.run import command_line  # noqa: PLC0415 - beside the rest
     from bitloop.network.network import load_network  # noqa: PLC0415 - numpy
     from bitloop.report.study_page import write_sweep_page  # noqa: PLC0415 - numpy
     from bitloop.study.sweep import SweepOptions, run_sweep, sweep_images  # noqa: PLC0415 - numpy
@@ -110,7 +109,7 @@ def sweep(
                 checked_images=verify,
                 processes=jobs,
                 margin=margin / 100,
-                command=command_line(),
+                command=console.command_line(),
                 device=device_options(on, device_images, baud=baud, max_baud=max_baud),
             ),
             progress=step,

@@ -127,10 +127,10 @@ class SealedTest:
         }
         if self._log.exists():
             try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+                before = _identity(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, AttributeError, TypeError) as error:
                 raise DataError(f"the test set was opened, but {path} cannot be read: {error}") from error
-            if _identity(before) != _identity(document):
+            if before != _identity(document):
                 raise UsageError(
                     f"the test set was opened for what {path} registers, and now other MODELs are chosen: whoever saw "
                     "its figures cannot choose anew. Go back to the study's file of then, or begin another --out and "

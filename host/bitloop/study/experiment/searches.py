@@ -87,8 +87,10 @@ def run_searches(entry: SearchEntry, instances: Sequence[Instance], context: Con
 def _chosen(
     entry: SearchEntry, margin: float, search: Search, instances: Sequence[Instance], context: Context
 ) -> Found:
-    others = [_OnConfirm(one, context, len(search.candidates)) for one in instances[1:]]
     none = Found(margin, search, tuple(instances), len(search.candidates), (), (), (), ())
+    if not search.candidates:
+        return none
+    others = [_OnConfirm(one, context, len(search.candidates)) for one in instances[1:]]
     for tried, candidate in enumerate(search.candidates, start=1):
         context.step(f"{entry.name}: {margin:g} points, with every seed", tried, len(search.candidates))
         if candidate.is_confirmed and all(one.loss(candidate.recipe).is_non_inferior(margin / 100) for one in others):

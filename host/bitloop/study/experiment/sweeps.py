@@ -257,8 +257,11 @@ def group_table(group: SweepGroup) -> Table:
         for instance, row in zip(group.instances, cell.rows, strict=True)
     )
     images = group.search[0].begun.asked
+    what = f"{group.of} in one format, the rest in {group.others}"
+    if group.of == "both":
+        what = "weights and biases in one format"
     title = (
-        f"{group.network}: {group.of} in one format, the rest in {group.others}; {images.split} split, "
+        f"{group.network}: {what}; {images.split} split, "
         f"{images.images:,} images, {count} {'seeds' if count > 1 else 'network'}"
     )
     hidden = len(group.pooled) - len(shown)

@@ -65,7 +65,7 @@ def open_study(storage: str | Path, name: str, directions: Sequence[str]) -> Any
 
     try:
         return again(make)
-    except Exception as error:
+    except Exception as error:  # drivers that are missing, URLs that cannot be read, hosts that are not there
         raise UsageError(f"the study {name!r} cannot be opened at {storage}: {error}") from error
 
 
@@ -75,6 +75,9 @@ def again(call: Callable[[], T], *, also: tuple[type[Exception], ...] = ()) -> T
     Args:
         call: what is tried.
         also: what it raises besides where another process was faster.
+
+    Raises:
+        UsageError: it fails still.
     """
     hindered = (*_hindrances(), *also)
     for wait in _WAITS_S:
@@ -82,7 +85,13 @@ def again(call: Callable[[], T], *, also: tuple[type[Exception], ...] = ()) -> T
             return call()
         except hindered:  # noqa: PERF203 - each try is one call to a database
             time.sleep(wait * random.uniform(0.5, 1.5))
-    return call()
+    try:
+        return call()
+    except hindered as error:
+        raise UsageError(
+            f"the storage of the study does not answer as it should: {error}. What was evaluated is kept in the folder "
+            "of the search; the same command goes on once it does"
+        ) from error
 
 
 def _hindrances() -> tuple[type[Exception], ...]:
