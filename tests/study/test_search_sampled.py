@@ -5,9 +5,11 @@ from __future__ import annotations
 import builtins
 import itertools
 import json
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from bitloop.data.dataset import Images
 from bitloop.errors import UsageError
 from bitloop.network.network import Network
 from bitloop.study.device import DeviceOptions
+from bitloop.study.results import from_line, to_line
 from bitloop.study.search.choices import Choices, choices_of
 from bitloop.study.search.evaluations import Evaluation, Judge
 from bitloop.study.search.greedy import greedy_path, proxy_front
@@ -216,24 +219,77 @@ def test_processes_that_run_at_the_same_moment_share_a_study(tmp_path: Path) -> 
     assert all(json.loads(t.user_attrs["evaluation"]) for t in done if not t.user_attrs.get("repeated"))
 
 
-def test_a_storage_that_is_lost_is_named(tmp_path: Path) -> None:
-    choices = Choices(("a.weights",), (("int3", "int4"),))
-    url = f"sqlite:///{tmp_path}/shared.db"
-    proposals = Proposals(
-        choices,
+FOUR = Choices(("a.weights",), (("int3", "int4", "int5", "int8"),))
+
+
+def four(chosen: tuple[int, ...]) -> Evaluation:
+    return Evaluation(FOUR.texts(chosen), 10 * (1 + chosen[0]), 0, 0, 900, 0, 0, 0.1)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A storage that waits a tenth of a second for its lock, not five."""
+    return f"sqlite:///{tmp_path}/shared.db?timeout=0.1"
+
+
+@pytest.fixture
+def proposals(url: str) -> Proposals:
+    """A study of four assignments, without any trial."""
+    return Proposals(
+        FOUR,
         Judge(1000, 0.01),
         ("bytes",),
         lambda one: [one.total_bytes],
         asked={},
-        read=lambda text, where: pytest.fail("nothing was evaluated"),
+        read=lambda text, where: from_line(Evaluation, text, where),
         storage=url,
         name="s",
         seed=0,
     )
+
+
+def test_a_storage_that_is_lost_is_named(proposals: Proposals, tmp_path: Path) -> None:
     assert proposals.finished() == {}
     (tmp_path / "shared.db").write_bytes(b"no database " * 1000)
     with pytest.raises(UsageError, match=r"storage of the study does not answer .* the same command goes on"):
         proposals.finished()
+
+
+def test_a_storage_that_is_locked_for_a_while_is_waited_for(proposals: Proposals, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "shared.db", check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.5, other.rollback)
+    release.start()
+    proposals.add([four((2,))])
+    assert not release.is_alive()  # it was locked until then
+    release.join()
+    other.close()
+    assert proposals.finished() == {(2,): four((2,))}
+
+
+@pytest.mark.parametrize("ended", ["COMPLETE", "FAIL"])
+def test_a_trial_that_another_process_ended_meanwhile(ended: str, proposals: Proposals, url: str) -> None:
+    """Two were given the same: what the faster one told stays, and what it did not tell is added."""
+    states = optuna.trial.TrialState
+
+    def evaluate(batch: Sequence[tuple[int, ...]]) -> list[Evaluation]:
+        other = optuna.load_study(study_name="s", storage=url)
+        for trial in other.get_trials(states=(states.RUNNING,)):
+            if ended == "COMPLETE":
+                same = to_line(four(FOUR.assignment([trial.params["a.weights"]])))
+                other._storage.set_trial_user_attr(trial._trial_id, "evaluation", same)
+                other._storage.set_trial_user_attr(trial._trial_id, "proposed", True)
+                other.tell(trial.number, 10.0 * (1 + FOUR.assignment([trial.params["a.weights"]])[0]))
+            else:
+                other.tell(trial.number, state=states.FAIL)
+        return [four(chosen) for chosen in batch]
+
+    proposals.enqueue([(1,)])
+    proposals.run(1, evaluate, at_once=1, progress=lambda done, total: None)
+    assert proposals.finished()[1,] == four((1,))
+    trials = optuna.load_study(study_name="s", storage=url).get_trials()
+    done = [trial for trial in trials if trial.state == states.COMPLETE]
+    assert len([trial for trial in done if trial.params["a.weights"] == "int4"]) == 1
 
 
 def test_a_trial_that_was_changed_is_refused(search: Run, tmp_path: Path) -> None:

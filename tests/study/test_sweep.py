@@ -162,6 +162,7 @@ def test_a_larger_grid_keeps_what_was_measured(sweep: Run, tmp_path: Path) -> No
         sweep(few, out=tmp_path / "grown")
     with pytest.raises(UsageError, match="others was fp32"):
         sweep(Grid(exponents=None, formats=(*SMALL.formats, "int7"), others="e5m2"), out=tmp_path / "grown")
+    assert sweep(SMALL, out=tmp_path / "grown").measured_now == 0  # what was refused has left no trace
 
 
 def test_a_changed_network_or_data_set_is_refused(

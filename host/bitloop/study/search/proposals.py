@@ -117,8 +117,13 @@ class Proposals:
             found[self._terms.choices.assignment(evaluation.specs)] = evaluation
         return found
 
-    def add(self, evaluations: Iterable[Evaluation]) -> None:
-        """Add evaluations that no trial proposed, those that a trial holds already left out."""
+    def add(self, evaluations: Iterable[Evaluation], *, proposed: bool = False) -> None:
+        """Add evaluations as trials of their own, those that a trial holds already left out.
+
+        Args:
+            evaluations: what is added.
+            proposed: whether they count as proposals: they were, but another process has ended the trial.
+        """
         there = self.finished()
         for evaluation in evaluations:
             if self._terms.choices.assignment(evaluation.specs) not in there:
@@ -126,7 +131,7 @@ class Proposals:
                     values=self._objectives(evaluation),
                     params=dict(zip(self._terms.choices.tensors, evaluation.specs, strict=True)),
                     distributions=self._distributions,
-                    user_attrs=self._attributes(evaluation),
+                    user_attrs=self._attributes(evaluation, proposed=proposed),
                 )
                 again(functools.partial(self._study.add_trial, trial))
 
@@ -171,10 +176,8 @@ class Proposals:
                 else:
                     batch[chosen] = trial
             for evaluation, trial in zip(evaluate(list(batch)), batch.values(), strict=True):
-                if not self._tell(
-                    trial, self._objectives(evaluation), {**self._attributes(evaluation), "proposed": True}
-                ):
-                    self.add([evaluation])
+                if not self._tell(trial, self._objectives(evaluation), self._attributes(evaluation, proposed=True)):
+                    self.add([evaluation], proposed=True)
         progress(self._proposed(), trials)
         if repeated >= _REPEATED * trials:
             _LOGGER.warning("the sampler proposes only what was evaluated before: the search ends earlier than asked")
@@ -245,12 +248,13 @@ class Proposals:
                 return list(values)
         return [PENALTY * (2.0 + judge.bound(evaluation) - judge.margin)] * len(self._terms.objectives)
 
-    def _attributes(self, evaluation: Evaluation) -> dict[str, Any]:
+    def _attributes(self, evaluation: Evaluation, *, proposed: bool) -> dict[str, Any]:
         choices = self._terms.choices
         return {
             "recipe": choices.words(choices.assignment(evaluation.specs)),
             "admissible": self._terms.judge.is_admissible(evaluation),
             "evaluation": to_line(evaluation),
+            **({"proposed": True} if proposed else {}),
         }
 
     def _check(self, asked: object, name: str) -> None:
