@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import subprocess
@@ -23,13 +22,10 @@ from bitloop.plan.planner import plan
 from bitloop.quantize.model import Model
 from bitloop.spec import ResetCause
 
-from .conftest import TIMING as USUAL_TIMING
+from .conftest import TIMING
 
 Models = Callable[..., Model]
 UrlOf = Callable[[str], str]
-
-TIMING = dataclasses.replace(USUAL_TIMING, timeout_s=0.5, image_timeout_s=0.5)
-"""Shorter: these devices are gone for certain."""
 
 CODE, RAM = 0x80000000, 0x80100000
 INSTRUCTION_FAULT, ILLEGAL_INSTRUCTION, LOAD_FAULT, STORE_FAULT = 1, 2, 5, 7
