@@ -74,7 +74,8 @@ BL_KERNEL(rows_table_window, BL_TABLE BL_WINDOW, {
     }
 })
 
-/* Floats whose normal codes are normal in binary32: these are shifted into place, the few others are decoded. */
+/* Floats whose normal codes are normal in binary32: these are shifted into place, as are zeros, of which pruned weights
+ * have many; the few others are decoded. */
 #define BL_FLOAT                                                                     \
     const bl_format *format = &weights->tensor.format;                               \
     const unsigned magnitude_bits = (unsigned)format->exponent_bits + format->mantissa_bits; \
@@ -85,8 +86,9 @@ BL_KERNEL(rows_table_window, BL_TABLE BL_WINDOW, {
     const uint32_t rebias = (uint32_t)(127 - format->bias) << 23;
 #define BL_FLOAT_ELEMENT(code)                                                                               \
     (((code) & magnitude) >= least_normal                                                                    \
-         ? bl_float_from_bits((((code) & magnitude) << to_mantissa) + rebias + (((code) & ~magnitude) << to_sign)) \
-         : bl_format_decode(format, (code), 0))
+     ? bl_float_from_bits((((code) & magnitude) << to_mantissa) + rebias + (((code) & ~magnitude) << to_sign)) \
+     : ((code) & magnitude) == 0 ? bl_float_from_bits(((code) & ~magnitude) << to_sign)                       \
+                                 : bl_format_decode(format, (code), 0))
 
 BL_KERNEL(rows_float16, BL_FLOAT, {
     for (uint32_t o = 0; o < columns; o++) {
