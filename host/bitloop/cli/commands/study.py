@@ -46,7 +46,10 @@ def study(
             ("networks", ", ".join(plan.label for plan in plans)),
             *(("sweep", f"{each.name}: {', '.join(each.networks)}") for each in declared.sweep),
             *(("search", f"{each.name}: {', '.join(each.networks)}") for each in declared.search),
-            *(("comparison", f"{each.name}: {len(each.entries)} sides") for each in declared.comparison),
+            *(
+                ("comparison", f"{each.name}: {', '.join(entry.network for entry in each.entries)}")
+                for each in declared.comparison
+            ),
             ("test set", "stays sealed" if declared.test is None else f"opened: {declared.test.reason}"),
             *(("device", f"{each.url}: {each.images:,} images of {each.split}") for each in declared.device),
         ]
