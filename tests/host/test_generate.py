@@ -39,6 +39,7 @@ ZOO_TEXTS = {
     "mlp": "dense32-dense16-dense10",
     "mlp8k": "avg2-dense20-dense10",
     "cnn": "conv3x8-max2-conv3x16-max2-dense10",
+    "cnn2k": "conv3x8-max2-conv3x18-max2-conv3x32-dense10",
     "cnn6k": "conv5x16/2-conv3x32-max2-conv3x48-dense10",
 }
 

@@ -47,7 +47,7 @@ def test_the_recorded_accuracy_is_what_bitloop_computes(name: str, split: Split,
     dataset = datasets[network.dataset]
     assert network.metadata["dataset_sha256"] == dataset.sha256
     recorded = network.metadata[f"{split.value}_accuracy"]
-    if name in ("cnn", "cnn6k") and not os.environ.get("BITLOOP_TEST_SLOW"):
+    if name in ("cnn", "cnn2k", "cnn6k") and not os.environ.get("BITLOOP_TEST_SLOW"):
         right, count = accuracy(name, dataset, split, 1000)
         assert abs(right / count - recorded) < 0.012  # three standard errors of 1,000 images
     else:
@@ -68,6 +68,7 @@ def test_the_page_has_the_recorded_figures() -> None:
             assert row.endswith(f"| {' | '.join(figures)} |")
     assert load_network("cnn").metadata["search_accuracy"] >= 0.988
     assert load_network("cnn").metadata["confirm_accuracy"] >= 0.988
+    assert load_network("cnn2k").metadata["confirm_accuracy"] >= 0.988
     assert load_network("cnn6k").metadata["confirm_accuracy"] >= 0.99
 
 

@@ -48,7 +48,12 @@ def test_the_five_bit_network_of_2018_in_bytes() -> None:
     assert (sizes.weights, sizes.biases, sizes.scales) == (weights, 391 + 7, 28)
 
 
-def test_the_ternary_network_in_bytes() -> None:
+def test_the_ternary_networks_in_bytes() -> None:
+    # conv1: 72 weights of 4 bits; then 1,296, 5,184 and 2,880 trits, five a byte. 68 outputs: a bias of a byte each.
+    # A binary32 scale for each of the four weight tensors; e4m3 takes none.
+    sizes = api.load_model("cnn2k").sizes
+    assert (sizes.weights, sizes.biases, sizes.scales) == (36 + 260 + 1037 + 576, 68, 4 * 4)
+    assert sizes.weights + sizes.biases + sizes.scales == 1993
     # conv1: 400 weights of 4 bits; then 4,608, 13,824 and 4,320 trits, five a byte. 106 outputs: a bias of a byte and
     # a binary32 scale each.
     sizes = api.load_model("cnn6k").sizes

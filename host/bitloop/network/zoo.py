@@ -101,6 +101,27 @@ def _cnn(name: str) -> Architecture:
     )
 
 
+def _cnn2k() -> Architecture:
+    """Most accuracy in 2 KB: 9,500 parameters, nearly all of them of three values."""
+    return Architecture(
+        "cnn2k",
+        INPUT_SHAPE,
+        (
+            Conv2D("conv1", 8, (3, 3)),
+            ReLU("relu1"),
+            MaxPool2D("pool1"),
+            Conv2D("conv2", 18, (3, 3)),
+            ReLU("relu2"),
+            MaxPool2D("pool2"),
+            Conv2D("conv3", 32, (3, 3)),
+            ReLU("relu3"),
+            Flatten("flatten"),
+            Dense("dense1", CLASSES),
+            Softmax("softmax"),
+        ),
+    )
+
+
 def _cnn6k() -> Architecture:
     """Most accuracy in 6 KB: 23,258 parameters, nearly all of them of three values."""
     return Architecture(
@@ -147,6 +168,8 @@ def _bitopt2018() -> Architecture:
 
 _MLP = TrainingSettings(epochs=50, batch_size=128, learning_rate=0.004, patience=15, augment=1)
 _CNN = TrainingSettings(epochs=30, batch_size=128, learning_rate=0.004, patience=12, augment=1)
+_CNN2K = TrainingSettings(epochs=60, batch_size=64, learning_rate=0.003, patience=60, augment=1, rotate=10, zoom=10)
+CNN2K_RECIPE = RecipeTexts("ternary", "e4m3", ("conv1.weights=int4",))
 _CNN6K = TrainingSettings(epochs=20, batch_size=128, learning_rate=0.004, patience=100, augment=1, rotate=10, zoom=10)
 CNN6K_RECIPE = RecipeTexts("ternary:channel", "e4m3", ("conv1.weights=int4:channel",))
 _DIGITS = TrainingSettings(epochs=60, batch_size=32, learning_rate=0.003, patience=25, augment=1)
@@ -158,6 +181,13 @@ ZOO: dict[str, ZooEntry] = {
         ZooEntry(_mlp("mlp"), "mnist", "784-32-16-10", _MLP),
         ZooEntry(_mlp8k("mlp8k"), "mnist", "average pool 2x2, 196-20-10, for 8 KB chips", _MLP),
         ZooEntry(_cnn("cnn"), "mnist", "conv 3x3x8, pool, conv 3x3x16, pool, dense 10", _CNN),
+        ZooEntry(
+            _cnn2k(),
+            "mnist",
+            "conv 3x3x8, pool, conv 3x3x18, pool, conv 3x3x32, dense 10; ternary, for 2 KB of weights",
+            _CNN2K,
+            recipe=CNN2K_RECIPE,
+        ),
         ZooEntry(
             _cnn6k(),
             "mnist",

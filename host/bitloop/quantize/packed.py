@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitloop.network.settings import RecipeTexts
-from bitloop.network.zoo import CNN6K_RECIPE, zoo_entry
+from bitloop.network.zoo import CNN2K_RECIPE, CNN6K_RECIPE, zoo_entry
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ PACKED_MODELS: dict[str, PackedModel] = {
             RecipeTexts("e3m1:pow2", "e3m1:pow2"),
             "the 2018 study's network in 5 bits",
         ),
+        PackedModel("cnn2k", "cnn2k", CNN2K_RECIPE, "99 % of MNIST in 1,993 bytes, nearly all of it ternary"),
         PackedModel("cnn6k", "cnn6k", CNN6K_RECIPE, "99 % of MNIST in 5,281 bytes, nearly all of it ternary"),
     )
 }
