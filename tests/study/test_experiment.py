@@ -334,6 +334,7 @@ def test_checking_a_file_does_nothing(home: Path, tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(app, ["study", str(home / "quick.toml"), "--check"])
     assert result.exit_code == 0, result.output
     assert "small-seed2" in result.stdout
+    assert "bits: small, trained" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
